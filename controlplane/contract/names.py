@@ -1,0 +1,24 @@
+"""The forms that names may have. A name goes into AstDB keys, dialplan variables, SIP headers and MQTT topics."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+#: A site, service, trunk, group, host or agent: lower case letters, digits, underscore and hyphen.
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+#: A dialled number as the carrier delivers it.
+Number = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{2,20}$")]
+#: The first digits of dialled numbers.
+Prefix = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}$")]
+#: A share in whole percent.
+Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
+#: Free text by a person: bounded, printable where it is shown.
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+#: What a person is called, in any script.
+PersonName = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
+#: Lower case hexadecimal MD5 of `user:realm:password`: a digest credential (RFC 2617), never the password.
+Md5Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+#: The realm of digest authentication on every site ([global] default_realm in pjsip.conf); part of each digest.
+REALM = "controlplane"

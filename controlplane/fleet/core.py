@@ -1,0 +1,178 @@
+"""The decisions of a coordinator: `step(state, input, now) -> (state, effects)`.
+
+Effects are carried out in order; one that saves must have succeeded before the next begins. Only the leader obeys
+commands; a standby obeys one: a takeover that names it.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+
+from controlplane.contract.command import Command, Takeover, id_in, kind_of, read
+from controlplane.contract.operation import OperationState, Refusal
+from controlplane.contract.plan import Plan
+from controlplane.fleet import authority, engine, guards
+from controlplane.fleet.footprint import fields
+from controlplane.fleet.operations import change, phases
+from controlplane.fleet.state import (
+    NO_ID,
+    BeaconSeen,
+    ClaimCame,
+    CommandCame,
+    Effect,
+    EventsCame,
+    Input,
+    Note,
+    Now,
+    PlanSeen,
+    PromiseCame,
+    PublishOperation,
+    ReplyTo,
+    ReportCame,
+    Result,
+    Role,
+    State,
+    Tick,
+    operation_at,
+)
+from controlplane.fleet.view import with_events, with_report
+
+_change = msgspec.structs.replace
+
+
+def step(state: State, event: Input, now: Now) -> Result:
+    """What a coordinator does about one thing that happened."""
+    match event:
+        case CommandCame():
+            return _command(state, event, now)
+        case ReportCame(report, retained):
+            view = with_report(state.view, report, heard_at=None if retained else now.mono)
+            state = _change(state, view=view)
+            if report.promised is None or retained:
+                return _moved(authority.heard(state, report.promised), now)
+            return _then_moved(authority.authority_seen(state, report.promised, now), now)
+        case EventsCame(batch):
+            view = with_events(state.view, batch.site, batch.events)
+            return _moved(_change(state, view=view), now)
+        case PromiseCame(promise):
+            return authority.promise_came(state, promise, now)
+        case ClaimCame(claim):
+            return authority.authority_seen(state, claim.authority, now)
+        case PlanSeen(plan):
+            return authority.plan_seen(state, plan, now)
+        case BeaconSeen(beacon, retained):
+            if retained:
+                return authority.heard(state, beacon.authority), ()
+            return authority.authority_seen(state, beacon.authority, now)
+        case Tick():
+            return _then_moved(authority.tick(state, now), now)
+        case _:
+            assert_never(event)
+
+
+def _moved(state: State, now: Now) -> Result:
+    """Let the running operation look at what is new."""
+    if state.role is not Role.LEADING or state.known is None or state.known.running is None:
+        return state, ()
+    return engine.advance(state, state.known, now)
+
+
+def _then_moved(result: Result, now: Now) -> Result:
+    state, effects = result
+    state, more = _moved(state, now)
+    return state, (*effects, *more)
+
+
+def _command(state: State, came: CommandCame, now: Now) -> Result:
+    """The door: what may come in, and what is said to what may not."""
+    command = read(came.payload)
+    if state.role is not Role.LEADING or state.known is None:
+        return _while_not_leading(state, command, came, now)
+    if isinstance(command, Refusal):
+        return state, _refuse(state, id_in(came.payload), "", (command,), came.reply_to, now)
+    at = engine.situation(state, state.known, now)
+    id_ = str(command.id)
+    if refusal := guards.door(command, at, retained=came.retained):
+        # The id may belong to a command that was obeyed: what stands on its topic stays.
+        known = id_ in state.known.commands
+        return state, _refuse(state, id_, kind_of(command), (refusal,), came.reply_to, now, on_topic=not known)
+    if found := guards.refusals(command, at):
+        return state, _refuse(state, id_, kind_of(command), found, came.reply_to, now)
+    if command.dry_run:
+        return state, _predict(state, state.known, command, came.reply_to, now)
+    if isinstance(command, Takeover) and command.host != state.host:
+        return state, ()  # The standby that it names claims, and we stop when we see that.
+    plan = state.known
+    state = _remember(state, id_, came.reply_to)
+    note = Note("command", id_, {"kind": kind_of(command), "command": msgspec.to_builtins(command)})
+    state, effects = engine.begin(state, plan, command, now)
+    return state, (note, *effects)
+
+
+def _remember(state: State, id_: str, reply_to: ReplyTo | None) -> State:
+    """Where to answer; only for what runs or is at the door, so that it stays small."""
+    running = state.known.running.id if state.known and state.known.running else None
+    replies = {i: r for i, r in state.replies.items() if i == running}
+    return _change(state, replies=replies | ({id_: reply_to} if reply_to else {}))
+
+
+def _while_not_leading(state: State, command: Command | Refusal, came: CommandCame, now: Now) -> Result:
+    if not isinstance(command, Takeover) or command.host != state.host or came.retained or command.dry_run:
+        return state, ()
+    if command.expires_at <= now.wall or state.role is not Role.STANDBY:
+        return state, ()
+    id_ = str(command.id)
+    if state.known is not None and id_ in state.known.commands:
+        return state, ()
+    note = Note("command", id_, {"kind": "takeover", "command": msgspec.to_builtins(command)})
+    state = _remember(state, id_, came.reply_to)
+    state, effects = authority.claim(state, now, takeover=id_, expires_at=command.expires_at)
+    return state, (note, *effects)
+
+
+def _refuse(
+    state: State,
+    id_: str | None,
+    kind: str,
+    refusals: tuple[Refusal, ...],
+    reply_to: ReplyTo | None,
+    now: Now,
+    *,
+    on_topic: bool = True,
+) -> tuple[Effect, ...]:
+    message = operation_at(
+        OperationState.REFUSED,
+        id_=id_ or NO_ID,
+        kind=kind,
+        key=state.known.key if state.known else None,
+        wall=now.wall,
+        refusals=refusals,
+    )
+    body = {"kind": kind, "refusals": msgspec.to_builtins(refusals)}
+    return Note("refused", id_ or "", body), PublishOperation(message, reply_to, on_topic)
+
+
+def _predict(state: State, plan: Plan, command: Command, reply_to: ReplyTo | None, now: Now) -> tuple[Effect, ...]:
+    """What a command would do, with nothing done: the fields it would change and the phases that would prove it."""
+    after, could_not = change(command, plan, state.fleet)
+    old, new = fields(plan), fields(after)
+    predicted: dict[str, object] = {
+        "changes": {p: {"from": old[p], "to": v} for p, v in new.items() if p in old and old[p] != v},
+        "phases": [p.name for p in phases(command)],
+    }
+    agents = sorted(set(plan.agents) ^ set(after.agents))
+    if agents:
+        predicted["agents"] = agents
+    message = operation_at(
+        OperationState.ACCEPTED,
+        id_=str(command.id),
+        kind=kind_of(command),
+        key=plan.key,
+        wall=now.wall,
+        phase="dry-run",
+        unproven=could_not,
+        predicted=predicted,
+    )
+    return Note("dry-run", str(command.id), {"kind": kind_of(command)}), PublishOperation(message, reply_to)
