@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 from controlplane.contract.errors import LinkDown
 
 #: Publishes in flight at a time; more only makes the library warn.
-_WINDOW = 16
+_WINDOW = 8
 _MOST_QUEUED = 5_000
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 

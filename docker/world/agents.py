@@ -14,16 +14,17 @@ from setting import PHONE_LOGS, RUN, SIP_PORT, Setting
 
 AGENTS = RUN / "agents"
 EXPIRES_S = 120
-REFRESH_MS = 40_000
 RETRY_MS = 2_000
 
 
-def register(setting: Setting, *, agent: str, password: str, site: str, timeout_s: float) -> dict[str, object]:
+def register(
+    setting: Setting, *, agent: str, password: str, site: str, timeout_s: float, refresh_ms: int
+) -> dict[str, object]:
     """Start the agent's phone; returns once it is registered, refused, or `timeout_s` has passed. It goes on trying."""
     if (AGENTS / agent).exists():
         unregister(setting, agent=agent)
     folder = _folder(agent)
-    loop = f'  <pause milliseconds="{REFRESH_MS}"/>\n  <nop next="register"/>'
+    loop = f'  <pause milliseconds="{refresh_ms}"/>\n  <nop next="register"/>'
     retry = f'  <pause milliseconds="{RETRY_MS}"/>\n  <nop next="register"/>'
     values = {"EXPIRES": str(EXPIRES_S), "AFTERWARDS": loop, "RETRY": retry}
     script = sipp.scenario("register", values, into=folder)

@@ -23,12 +23,14 @@ FIRST_NUMBER = 13800000001
 
 @dataclass(frozen=True)
 class Batch:
-    """What was asked. `numbers` are the callers' (inbound) or the dialled ones (outbound), each used once."""
+    """What was asked. `count` numbers from `first` on: the callers' (inbound) or the dialled ones (outbound), each used
+    once; they keep the width of the first."""
 
     id: str
     direction: str
     target: str
-    numbers: list[str]
+    first: str
+    count: int
     rate: float
     talk_ms: int
     begun_ms: int
@@ -37,10 +39,14 @@ class Batch:
     def folder(self) -> Path:
         return BATCHES / self.id
 
+    @property
+    def numbers(self) -> list[str]:
+        return [str(int(self.first) + i).zfill(len(self.first)) for i in range(self.count)]
+
 
 def place(setting: Setting, *, did: str, count: int, rate: float, talk_ms: int, ring_ms: int, batch_id: str) -> Batch:
     """Begin `count` calls to `did` at `rate` a second; each caller stays `talk_ms` after the answer."""
-    batch = _new(batch_id, "in", did, _caller_numbers(count), rate, talk_ms)
+    batch = _new(batch_id, "in", did, (_take_numbers(count), count), rate, talk_ms)
     rows = [f"{number};" for number in batch.numbers]
     script = sipp.scenario("caller", {"TALK_MS": str(talk_ms), "RING_MS": str(ring_ms)}, into=batch.folder)
     _begin(batch, rows, [setting.trunk + f":{SIP_PORT}", "-s", did, "-sf", str(script)], address=setting.trunk)
@@ -51,9 +57,8 @@ def outbound(
     setting: Setting, *, site: str, agent: str, password: str, number: str, count: int, rate: float, batch_id: str
 ) -> Batch:
     """Begin `count` calls of one agent through `site`: to `number`, number+1 and so on, so that each can be told apart."""
-    numbers = [str(int(number) + i).zfill(len(number)) for i in range(count)]
-    batch = _new(batch_id, "out", site, numbers, rate, 0)
-    rows = [f"{agent};{password};{called};" for called in numbers]
+    batch = _new(batch_id, "out", site, (number, count), rate, 0)
+    rows = [f"{agent};{password};{called};" for called in batch.numbers]
     script = sipp.scenario("outbound", {}, into=batch.folder)
     target = f"{setting.sites[site].access}:{SIP_PORT}"
     _begin(batch, rows, [target, "-sf", str(script)], address=setting.access)
@@ -96,9 +101,9 @@ def stamp_ms(seconds: str, microseconds: str) -> int:
     return int(float(seconds)) * 1000 + int(float(microseconds)) // 1000
 
 
-def _new(batch_id: str, direction: str, target: str, numbers: list[str], rate: float, talk_ms: int) -> Batch:
+def _new(batch_id: str, direction: str, target: str, numbers: tuple[str, int], rate: float, talk_ms: int) -> Batch:
     id_ = batch_id or uuid.uuid4().hex[:12]
-    batch = Batch(id_, direction, target, numbers, rate, talk_ms, time.time_ns() // 1_000_000)
+    batch = Batch(id_, direction, target, *numbers, rate, talk_ms, time.time_ns() // 1_000_000)
     batch.folder.mkdir(parents=True)  # an id that was used before is an error
     return batch
 
@@ -131,11 +136,12 @@ def _begin(batch: Batch, rows: list[str], arguments: list[str], *, address: str)
         time.sleep(0.01)
 
 
-def _caller_numbers(count: int) -> list[str]:
+def _take_numbers(count: int) -> str:
+    """The first of `count` callers' numbers that nobody had or will have."""
     with (STATE / "next_number").open("a+") as counter:
         fcntl.flock(counter, fcntl.LOCK_EX)
         counter.seek(0)
         first = int(counter.read() or FIRST_NUMBER)
         counter.truncate(0)
         counter.write(str(first + count))
-    return [str(first + i) for i in range(count)]
+    return str(first)

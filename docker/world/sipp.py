@@ -11,8 +11,8 @@ from pathlib import Path
 from setting import HERE
 
 #: Final answers that a caller takes for a no; SIPp wants each one named.
-REFUSALS = (400, 402, 403, 404, 405, 406, 408, 410, 415, 420, 480, 481, 482, 483, 484, 486, 487, 488, 491)
-REFUSALS += (500, 501, 502, 503, 504, 505, 600, 603, 604, 606)
+REFUSALS = [400, 402, 403, 404, 405, 406, 408, 410, 415, 420, 480, 481, 482, 483, 484, 486, 487, 488, 491]
+REFUSALS += [500, 501, 502, 503, 504, 505, 600, 603, 604, 606]
 
 
 def scenario(name: str, values: Mapping[str, str], *, into: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def run(setting: Setting) -> int:
         time.sleep(0.2)
         for name, process in parts.items():
             if process.poll() is not None and not stopping:
-                print(f"world: {name} ended with {process.returncode}: starting it again", flush=True)
+                sys.stderr.write(f"world: {name} ended with {process.returncode}: starting it again\n")
                 time.sleep(0.5)
                 parts[name] = _carrier() if name == "carrier" else _phones(setting)
     for process in parts.values():

@@ -67,9 +67,15 @@ def _agent_verb(setting: Setting, said: argparse.Namespace) -> int:
     if said.verb == "registration":
         return _print(agents.words(said.agent))
     password = sys.stdin.readline().strip()
-    return _print(
-        agents.register(setting, agent=said.agent, password=password, site=said.site, timeout_s=said.timeout_s)
+    registration = agents.register(
+        setting,
+        agent=said.agent,
+        password=password,
+        site=said.site,
+        timeout_s=said.timeout_s,
+        refresh_ms=said.refresh_ms,
     )
+    return _print(registration)
 
 
 def read_ledger(batch_id: str) -> list[ledger.Call]:
@@ -109,7 +115,7 @@ def read_ledger(batch_id: str) -> list[ledger.Call]:
 def _begun(batch: calls.Batch, *, detach: bool) -> int:
     if detach:
         return _print({"batch": batch.id, "over": False})
-    longest_s = len(batch.numbers) / batch.rate + batch.talk_ms / 1000 + 60
+    longest_s = batch.count / batch.rate + batch.talk_ms / 1000 + 60
     return _wait(batch.id, longest_s)
 
 
@@ -124,7 +130,7 @@ def _wait(batch_id: str, timeout_s: float) -> int:
 
 
 def _print(value: object) -> int:
-    print(json.dumps(value))
+    sys.stdout.write(json.dumps(value) + "\n")
     return 0
 
 
@@ -155,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     register.add_argument("--agent", required=True)
     register.add_argument("--site", required=True)
     register.add_argument("--timeout-s", type=float, default=5.0)
+    register.add_argument("--refresh-ms", type=int, default=40_000)
     for name in ("unregister", "registration"):
         verbs.add_parser(name).add_argument("--agent", required=True)
     return parser

@@ -124,7 +124,7 @@ async def test_fault_04_list_action_in_flight_when_link_drops_ends_at_once() -> 
         began = time.monotonic()
         with pytest.raises(OutcomeUnknown, match="QueueStatus"):
             await it.link.call(QueueStatus(), timeout_s=30)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
 
 
 async def test_fault_04_bare() -> None:
@@ -284,7 +284,7 @@ async def test_fault_13_silent_login_has_a_deadline() -> None:
         it.start()
         await it.down(times=2)
         await it.stop()
-        assert "no answer in time" in " ".join(it.details)
+        assert any("no answer in time" in detail and "manager.conf" in detail for detail in it.details)
 
 
 async def test_fault_13_connect_has_a_deadline() -> None:
@@ -301,25 +301,25 @@ async def test_fault_13_connect_has_a_deadline() -> None:
         it.start()
         await it.down(times=1)
         await it.stop()
-        assert it.details[1] == "no connection within 0.05 s"
+        assert it.details[1] == f"no connection to 127.0.0.1:{deaf.getsockname()[1]} within 0.05 s"
 
 
 async def test_fault_14_silent_peer_is_noticed() -> None:
-    async with peer() as server, linked(server, ping_interval_s=0.03, ping_timeout_s=0.06) as it:
+    async with peer() as server, linked(server, ping_interval_s=0.05, ping_timeout_s=0.3) as it:
         await until(lambda: len(server.named("Ping")) >= 2)
         assert it.link.phase is Phase.READY
         server.rules["Ping"] = lambda at, sent: None
         began = time.monotonic()
         await it.down()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2
         assert "no answer to a ping" in " ".join(it.details)
 
 
 async def test_fault_14_peer_that_sends_but_is_late_with_its_answer_is_alive() -> None:
-    async with peer() as server, linked(server, ping_interval_s=0.02, ping_timeout_s=0.1) as it:
+    async with peer() as server, linked(server, ping_interval_s=0.02, ping_timeout_s=0.2) as it:
 
         async def late(at: PeerConnection, sent: Sent) -> None:
-            for _ in range(8):
+            for _ in range(15):
                 at.event("UserEvent")
                 await asyncio.sleep(0.02)
             at.ok(sent, "Ping: Pong")

@@ -136,6 +136,7 @@ async def test_nobody_listening_is_said_once_and_tried_again() -> None:
         said = [entry for entry in it.logged if entry["level"] == "warning"]
         assert len(said) == 1
         assert (said[0]["event"], said[0]["port"]) == ("ami.link_down", server.port)
+        assert f"no connection to 127.0.0.1:{server.port} (Connection refused)" in said[0]["reason"]
 
 
 async def test_list_gives_its_items_in_order_and_single_answers_their_frame() -> None:

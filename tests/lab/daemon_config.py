@@ -39,7 +39,14 @@ def write_daemon_config(layout: Layout, credentials: Credentials) -> None:
 
 
 def _host(
-    folder: Path, layout: Layout, role: str, account: str, secret: str, more: str = "", *, file: str = "controlplane.toml"
+    folder: Path,
+    layout: Layout,
+    role: str,
+    account: str,
+    secret: str,
+    more: str = "",
+    *,
+    file: str = "controlplane.toml",
 ) -> None:
     """One host's own file, and the fleet's beside it: the sample fleet is the lab's."""
     broker = (

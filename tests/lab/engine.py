@@ -45,7 +45,9 @@ def ensure_engine(build: Path) -> None:
     if answers():
         return
     if os.environ.get("DOCKER_HOST"):
-        raise LabError(f"DOCKER_HOST={os.environ['DOCKER_HOST']} does not answer; start that engine or unset the variable")
+        raise LabError(
+            f"DOCKER_HOST={os.environ['DOCKER_HOST']} does not answer; start that engine or unset the variable"
+        )
     if os.geteuid() != 0:
         raise LabError(
             "no Docker Engine answers this user. Start Docker and give this user access to it (group docker), "

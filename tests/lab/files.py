@@ -15,7 +15,6 @@ from tests.lab.images import Images
 from tests.lab.layout import DAEMON_ACCOUNTS, PERSONS, SERVICES, SITES, Layout, agents_of
 from tests.lab.shell import LabError
 
-
 #: Compose's variables. Passed by environment: the two composes do not agree on how an env file quotes.
 VARIABLES = "compose.json"
 
@@ -39,7 +38,8 @@ def _write_sites(layout: Layout, credentials: Credentials) -> None:
             carrier_ip=layout.trunk("world"),
             peers=[render.PeerLab(name=peer, core_ip=layout.core(peer)) for peer in SITES if peer != site],
             agents=[
-                render.AgentLab(name=agent, password=credentials.password(f"agent-{agent}")) for agent in agents_of(site)
+                render.AgentLab(name=agent, password=credentials.password(f"agent-{agent}"))
+                for agent in agents_of(site)
             ],
             phones=layout.phones,
             dids={did: service for service, did in SERVICES.items()},

@@ -43,6 +43,11 @@ def _world_missing(lab: Lab, sites: Sequence[str]) -> str | None:
     # /proc/net/udp writes ports in hexadecimal.
     if f":{PHONES_PORT:04X} " not in lab.exec("world", ["cat", "/proc/net/udp"]).out:
         return "the phones do not listen"
+    return ingress_missing(lab, sites)
+
+
+def ingress_missing(lab: Lab, sites: Sequence[str]) -> str | None:
+    """Which of these sites the carrier would not try at the moment, or None: OPTIONS decide that, every 2 s."""
     contacts = lab.exec("world", [*CARRIER_CLI, "pjsip show contacts"]).out
     for site in sites:
         line = next((line for line in contacts.splitlines() if f" {site}/sip:" in line), "")

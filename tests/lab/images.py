@@ -21,6 +21,8 @@ from tests.lab.layout import Layout
 from tests.lab.shell import LabError, log_tail, run, run_logged, step
 
 BUILD_TIMEOUT_S = 1200
+#: Of each kind: other checkouts on this machine may use some of them.
+KEPT_IMAGES = 5
 
 
 class Images(msgspec.Struct, frozen=True):
@@ -60,8 +62,11 @@ def _ensure_all(layout: Layout) -> Images:
 
 
 def _copy_of(source: Path) -> Callable[[Path], None]:
+    # What is rendered on this machine and mounted is no part of an image.
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.md", "render.py", "etc")
+
     def fill(context: Path) -> None:
-        shutil.copytree(source, context, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "render*.py", "*.md"))
+        shutil.copytree(source, context, ignore=ignored)
 
     return fill
 
@@ -117,7 +122,17 @@ def _ensure(layout: Layout, recipe: Recipe) -> str:
     log = layout.build / f"image-{recipe.name}.log"
     with step(f"build image {tag}"):
         _build(recipe, context, tag, log)
+    _forget_old(recipe.name, but=tag)
     return tag
+
+
+def _forget_old(name: str, *, but: str) -> None:
+    """Remove all but the newest images of this name; one that a container still uses refuses, and stays."""
+    form = "{{.Repository}}:{{.Tag}}"
+    listed = run(["docker", "images", "--format", form, f"controlplane-lab-{name}"], timeout_s=30).out.split()
+    for tag in listed[KEPT_IMAGES:]:  # docker lists the newest first
+        if tag != but:
+            run(["docker", "rmi", tag], timeout_s=60, check=False)
 
 
 def _build(recipe: Recipe, context: Path, tag: str, log: Path) -> None:

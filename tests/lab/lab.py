@@ -15,7 +15,7 @@ from tests.lab.daemon_config import BROKER_PORT
 from tests.lab.engine import compose_command, ensure_engine
 from tests.lab.files import read_variables, write_files
 from tests.lab.images import ensure_images
-from tests.lab.layout import DEFAULT_SERVICES, NETWORK_OF, Layout, layout_of
+from tests.lab.layout import DEFAULT_SERVICES, NETWORK_OF, SITES, Layout, layout_of
 from tests.lab.shell import Finished, LabError, run, step, tail
 from tests.lab.world import World
 
@@ -41,10 +41,14 @@ class Lab:
 
     # ---- life
 
+    def ensure_engine(self) -> None:
+        """Return when a Docker Engine answers; see tests.lab.engine."""
+        ensure_engine(self.layout.build)
+
     def up(self, services: Sequence[str] | None = None) -> None:
         """Build what is missing, start these services (all of them by default), return when each is ready."""
         wanted = tuple(services or DEFAULT_SERVICES)
-        ensure_engine(self.layout.build)
+        self.ensure_engine()
         variables = write_files(self.layout, ensure_images(self.layout))
         with step(f"start {' '.join(wanted)}"):
             self.compose(["up", "-d", "--no-build", *wanted], variables=variables)
@@ -85,7 +89,9 @@ class Lab:
             if not self.is_running(service):
                 raise LabError(f"{service} ended by itself; its log:\n{tail(self.logs(service))}")
             if time.monotonic() > deadline:
-                raise LabError(f"{service}: {missing}, after {READY_TIMEOUT_S:g} s; its log:\n{tail(self.logs(service))}")
+                raise LabError(
+                    f"{service}: {missing}, after {READY_TIMEOUT_S:g} s; its log:\n{tail(self.logs(service))}"
+                )
             time.sleep(POLL_S)
 
     # ---- faults
@@ -96,13 +102,25 @@ class Lab:
 
     def start(self, *services: str) -> None:
         """Start again what was killed or stopped, and wait until it is ready. A daemon that still ran in the network of a
-        site that was killed is restarted with it: that network went with the site."""
+        site that was killed is restarted with it: that network went with the site. Of a site, the carrier's OPTIONS are
+        answered again."""
         running_before = {daemon for daemon, site in NETWORK_OF.items() if site in services and self.is_running(daemon)}
         for service in sorted(services, key=lambda name: name in NETWORK_OF):
             run(["docker", "start", self.layout.container(service)], timeout_s=60)
         for daemon in running_before - set(services):
             run(["docker", "restart", "-t", "1", self.layout.container(daemon)], timeout_s=60)
         self.wait_ready([*services, *sorted(running_before - set(services))])
+        sites = [site for site in services if site in SITES]
+        if sites and self.is_running("world"):
+            self.wait_for(
+                f"the carrier sees {', '.join(sites)}",
+                lambda: health.ingress_missing(self, sites) is None,
+                within_s=READY_TIMEOUT_S,
+            )
+
+    def stop(self, *services: str) -> None:
+        """A normal stop."""
+        run(["docker", "stop", "-t", "5", *(self.layout.container(s) for s in services)], timeout_s=60)
 
     def restart(self, *services: str) -> None:
         """A normal stop and start."""
@@ -148,9 +166,7 @@ class Lab:
         head = ["docker", "exec", *(["-i"] if stdin is not None else []), self.layout.container(service)]
         return run([*head, *argv], timeout_s=timeout_s, stdin=stdin, check=check)
 
-    def exec_json(
-        self, service: str, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float = 30
-    ) -> Any:
+    def exec_json(self, service: str, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float = 30) -> Any:
         """The same for a program that prints one JSON value."""
         return msgspec.json.decode(self.exec(service, argv, stdin=stdin, timeout_s=timeout_s).out)
 

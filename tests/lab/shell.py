@@ -52,7 +52,7 @@ def run(
     except subprocess.TimeoutExpired as late:
         raise LabError(f"`{' '.join(argv)}` gave no result within {timeout_s:g} s") from late
     if check and done.returncode != 0:
-        said = tail((done.stderr.strip() or done.stdout.strip()))
+        said = tail(done.stderr.strip() or done.stdout.strip())
         raise LabError(f"`{' '.join(argv)}` ended with {done.returncode}:\n{said}")
     return Finished(done.returncode, done.stdout, done.stderr)
 

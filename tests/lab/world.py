@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -96,9 +97,7 @@ class World:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
-    def begin(
-        self, did: str, *, count: int, rate: float = 10.0, talk_ms: int = 3000, ring_ms: int = 60_000
-    ) -> str:
+    def begin(self, did: str, *, count: int, rate: float = 10.0, talk_ms: int = 3000, ring_ms: int = 60_000) -> str:
         """Begin a batch of callers in the background; returns its id. Callers stay `talk_ms` after the answer."""
         batch = uuid.uuid4().hex[:12]
         argv = ["place", "--did", did, "--count", str(count), "--rate", str(rate), "--talk-ms", str(talk_ms)]
@@ -142,9 +141,12 @@ class World:
         self._json(argv, stdin=secret + "\n", timeout_s=count / rate + GRACE_S)
         return self.ledger(batch)
 
-    def register(self, agent: str, *, password: str, site: str, within_s: float = 5.0) -> Registration:
-        """A home agent's phone: it registers, answers calls, refreshes, and tries again when refused."""
-        argv = ["register", "--agent", agent, "--site", site, "--timeout-s", str(within_s)]
+    def register(
+        self, agent: str, *, password: str, site: str, within_s: float = 5.0, refresh_ms: int = 40_000
+    ) -> Registration:
+        """A home agent's phone: it registers, answers calls, refreshes, and tries again (every 2 s) when refused."""
+        argv = ["register", "--agent", agent, "--site", site]
+        argv += ["--timeout-s", str(within_s), "--refresh-ms", str(refresh_ms)]
         return msgspec.convert(self._json(argv, stdin=password + "\n", timeout_s=within_s + 30), Registration)
 
     def unregister(self, agent: str) -> None:
@@ -154,6 +156,13 @@ class World:
     def registration_words(self, agent: str) -> list[str]:
         """All results of that phone's attempts so far, oldest first: registered, refused, silent."""
         return [word["result"] for word in self._json(["registration", "--agent", agent])]
+
+    def place_async(
+        self, did: str, *, count: int, rate: float = 10.0, talk_ms: int = 3000
+    ) -> asyncio.Future[list[Call]]:
+        """`place` in a thread, for tests that look at something else meanwhile; await the result."""
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(None, lambda: self.place(did, count=count, rate=rate, talk_ms=talk_ms))
 
     def ledger(self, batch: str = "") -> list[Call]:
         """The calls of one batch, or all there ever were, with their outcomes as of now."""

@@ -17,8 +17,8 @@ import msgspec
 
 from controlplane.contract.errors import PayloadError
 
-# Seen on Asterisk 22.10: a header line of 1022 bytes (1024 with its CR LF) is taken; one of 1023 is read wrongly
-# ("Missing action in request"), and longer ones are refused. An action has at most 128 headers (AST_MAX_MANHEADERS).
+# Seen on Asterisk 22.10: a header line of 1022 bytes (1024 with its CR LF) is taken, one of 1023 is refused ("Failed to
+# parse message: line too long"). An action has at most 128 headers (AST_MAX_MANHEADERS).
 MAX_LINE_BYTES: Final = 1022
 MAX_HEADERS: Final = 128
 
@@ -73,7 +73,7 @@ class Filter(Action, frozen=True, rename="pascal"):
 
 
 class DBPut(Action, frozen=True, rename="pascal"):
-    """Write one key. Not on disk at once: see asterisk-facts on SIGKILL."""
+    """Write one key. Not on disk at once: after a SIGKILL the puts of the last second were gone (seen on 22.10)."""
 
     family: str
     key: str

@@ -220,14 +220,16 @@ class Connection:
 
     async def close(self) -> None:
         """Drop the socket and wait until it is gone. Answers that had arrived are still given."""
-        if self._transport is not None:
-            self._transport.abort()
-            await asyncio.wait([self._gone], timeout=1.0)
-        self.lost("closed by us")
-        for item in self._queue:
-            if isinstance(item, Pending):
-                item.settle_answer()
-        self._queue.clear()
+        try:
+            if self._transport is not None:
+                self._transport.abort()
+                await asyncio.wait([self._gone], timeout=1.0)
+        finally:
+            self.lost("closed by us")
+            for item in self._queue:
+                if isinstance(item, Pending):
+                    item.settle_answer()
+            self._queue.clear()
 
     # -- inside
 

@@ -28,12 +28,11 @@ class Frame:
     become U+FFFD, so the text can always be logged and stored.
     """
 
-    __slots__ = ("_first", "_pairs", "raw")
+    __slots__ = ("_first", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw: Final = raw
-        self._pairs: list[tuple[str, str]] | None = None
-        self._first: dict[str, str] = {}
+        self._first: dict[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -42,7 +41,7 @@ class Frame:
         if raw.startswith(_EVENT):
             end = raw.find(_EOL, 7)
             return raw[7 : end if end >= 0 else None].decode("utf-8", "replace")
-        for key, value in self._parsed():
+        for key, value in self._pairs():
             match key.lower():
                 case "event":
                     return value
@@ -62,21 +61,19 @@ class Frame:
 
     def get(self, name: str, default: str = "") -> str:
         """The first value of a header, or the default."""
-        self._parsed()
-        return self._first.get(name.lower(), default)
+        return self._parsed().get(name.lower(), default)
 
     def all(self, name: str) -> tuple[str, ...]:
         """All values of a header in their order: ChanVariable, Variable, Output come more than once."""
         wanted = name.lower()
-        return tuple(value for key, value in self._parsed() if key.lower() == wanted)
+        return tuple(value for key, value in self._pairs() if key.lower() == wanted)
 
     def items(self) -> Iterator[tuple[str, str]]:
         """All headers as they came, duplicates too."""
-        return iter(self._parsed())
+        return self._pairs()
 
     def __contains__(self, name: str) -> bool:
-        self._parsed()
-        return name.lower() in self._first
+        return name.lower() in self._parsed()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Frame) and other.raw == self.raw
@@ -88,23 +85,37 @@ class Frame:
         """Name and size only: frames carry callers' numbers and must not reach a log by accident."""
         return f"<Frame {self.name or 'response'} {len(self.raw)} bytes>"
 
-    def _parsed(self) -> list[tuple[str, str]]:
-        if self._pairs is not None:
-            return self._pairs
-        pairs: list[tuple[str, str]] = []
+    def _parsed(self) -> dict[str, str]:
         first = self._first
+        if first is None:
+            first = self._first = {}
+            for line in self._lines():
+                # `_split` by hand: this is the hot loop, and nearly every line is "Key: value".
+                key, colon, value = line.partition(": ")
+                if not colon or ":" in key:
+                    key, colon, value = _split(line)
+                    if not colon:
+                        continue
+                key = key.lower()
+                if key not in first:
+                    first[key] = value
+        return first
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        for line in self._lines():
+            key, colon, value = _split(line)
+            if colon:
+                yield key, value
+
+    def _lines(self) -> list[str]:
         # Not splitlines(): it also splits at U+0085, U+2028 and others which may stand in a caller's name.
-        for line in self.raw.decode("utf-8", "replace").split("\r\n"):
-            key, colon, value = line.partition(":")
-            if not colon:
-                continue
-            key = key.strip()
-            if value.startswith(" "):
-                value = value[1:]
-            pairs.append((key, value))
-            first.setdefault(key.lower(), value)
-        self._pairs = pairs
-        return pairs
+        return self.raw.decode("utf-8", "replace").split("\r\n")
+
+
+def _split(line: str) -> tuple[str, str, str]:
+    """Header, colon and value; one blank after the colon belongs to neither, and may be missing."""
+    key, colon, value = line.partition(":")
+    return key, colon, value[1:] if value.startswith(" ") else value
 
 
 class FrameParser:

@@ -173,8 +173,10 @@ class AmiLink:
             return error
         finally:
             self._connection = None
-            await connection.close()
-            self._move(Phase.DOWN, reason)
+            try:
+                await connection.close()
+            finally:
+                self._move(Phase.DOWN, reason)
 
     async def _bring_up(self, connection: Connection) -> None:
         """Bring the connection to READY."""

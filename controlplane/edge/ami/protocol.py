@@ -10,6 +10,8 @@ reconnect, dispatch. Each fault has a test in tests/contract. Must not know: pha
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from typing import Protocol
 
 from panoramisk.ami_protocol import AMIProtocol
@@ -88,6 +90,16 @@ async def open_session(host: str, port: int, session: Session, *, timeout_s: flo
         async with asyncio.timeout(timeout_s):
             await connecting
     except TimeoutError as error:
-        raise LinkDown(f"no connection within {timeout_s:g} s") from error
+        raise LinkDown(f"no connection to {host}:{port} within {timeout_s:g} s") from error
     except OSError as error:
-        raise LinkDown(f"no connection: {error.strerror or error}") from error
+        raise LinkDown(
+            f"no connection to {host}:{port} ({_plain(error)}): does Asterisk run there, and does its manager.conf "
+            f"say enabled=yes, this port and this bindaddr?"
+        ) from error
+
+
+def _plain(error: OSError) -> str:
+    """asyncio words its own text for a refused connection; the system's is what people search for."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

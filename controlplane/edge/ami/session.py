@@ -11,7 +11,7 @@ import hashlib
 
 from structlog.typing import FilteringBoundLogger
 
-from controlplane.contract.errors import ActionRefused, ControlPlaneError, LinkDown
+from controlplane.contract.errors import ActionRefused, ControlPlaneError, LinkDown, OutcomeUnknown
 from controlplane.edge.ami.actions import Challenge, Events, Filter, Login, Ping
 from controlplane.edge.ami.config import AmiConfig
 from controlplane.edge.ami.connection import FULLY_BOOTED, Connection
@@ -28,7 +28,14 @@ async def log_in(connection: Connection, config: AmiConfig) -> None:
     """Log in, set the filters, open the events. LoginRefused says who, where and what to do."""
     deadline_s = config.connect_timeout_s
     where = f"{config.username} at {config.host}:{config.port}"
-    challenge = (await connection.perform(Challenge(), timeout_s=deadline_s, at_once=True)).frame.get("Challenge")
+    try:
+        answer = await connection.perform(Challenge(), timeout_s=deadline_s, at_once=True)
+    except OutcomeUnknown as error:
+        raise LinkDown(
+            f"{config.host}:{config.port} takes connections but does not speak AMI to us ({error}): "
+            f"is this the port of manager.conf, and does [general] allow us?"
+        ) from None
+    challenge = answer.frame.get("Challenge")
     # MD5 is what AMI prescribes; the secret itself never travels.
     key = hashlib.md5((challenge + config.secret).encode(), usedforsecurity=False).hexdigest()
     # Class system: FullyBooted is sent to a session that logs in after the boot only when it gets this class (seen on

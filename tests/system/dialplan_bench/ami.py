@@ -94,9 +94,12 @@ class Ami:
                     return found[:count]
                 left = deadline - time.monotonic()
                 if left <= 0 or self._ended:
-                    recent = [m for m in self._heard[since:] if m.get("Event") == "UserEvent"][-20:]
-                    raise AssertionError(f"{len(found)} of {count} messages; user events since: {recent}")
+                    raise AssertionError(f"{len(found)} of {count} messages; kit's events since:\n{self._told(since)}")
                 self._changed.wait(left)
+
+    def _told(self, since: int) -> str:
+        events = [m for m in self._heard[since:] if m.get("Event") == "UserEvent"][-20:]
+        return "\n".join(" ".join(f"{k}={v}" for k, v in list(m.items())[-10:]) for m in events)
 
     def _read(self) -> None:
         assert self._process.stdout is not None

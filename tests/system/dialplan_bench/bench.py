@@ -118,6 +118,18 @@ class Site:
             Async="true",
         )
 
+    def contact_of(self, peer: str) -> str:
+        """What OPTIONS say of another site: Avail or Unavail."""
+        lines = [line for line in self.rx("pjsip show contacts").splitlines() if f"site-{peer}/" in line]
+        return lines[0].split()[-2] if lines else ""
+
+    def hangup_caller(self, told: Message) -> None:
+        """The caller of an originated call hangs up; `told` is any event of the kit about that call."""
+        caller = told["Channel"].removesuffix(";2") + ";1"
+        answer = self.ami.action("Hangup", Channel=caller)
+        assert answer["Response"] == "Success", answer
+        wait_until(f"{caller} is gone", lambda: told["Channel"] not in self.rx("core show channels concise"))
+
     def hangup_all(self) -> None:
         self.rx("channel request hangup all")
         wait_until(f"no channel at {self.name}", lambda: "0 active channels" in self.rx("core show channels count"))
@@ -131,6 +143,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.scenarios = SIPP
         self.sites: dict[str, Site] = {}
         self._network = f"{PREFIX}-net-{os.getpid()}"
 
@@ -163,6 +176,9 @@ class Bench:
         for name in SITES:
             self.booted(name)
             self.sites[name] = Site(name, self.name(name), "ami-secret")
+        for here, there in (SITES, SITES[::-1]):
+            site = self.sites[here]
+            wait_until(f"{here} reaches {there}", lambda s=site, t=there: s.contact_of(t) == "Avail", within_s=15)
 
     def booted(self, name: str) -> None:
         command = ("exec", self.name(name), "asterisk", "-rx", "core waitfullybooted")
