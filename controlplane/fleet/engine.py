@@ -17,7 +17,7 @@ from controlplane.contract.plan import CommandResult, OperationRecord, Plan
 from controlplane.fleet import proof
 from controlplane.fleet.footprint import footprint
 from controlplane.fleet.guards import Situation
-from controlplane.fleet.operations import Missed, Phase, change, deadline_s, phases, undone
+from controlplane.fleet.operations import Gate, Missed, Phase, change, deadline_s, phases, undone
 from controlplane.fleet.slicing import relabel, slices
 from controlplane.fleet.state import (
     Effect,
@@ -35,6 +35,9 @@ from controlplane.fleet.view import new_evidence
 
 #: How many ended operations the plan remembers for undo and restore.
 MOST_PAST = 20
+#: How long a synthetic call may take before another is asked for. A phone is not rung again.
+ASK_AGAIN_S = 2.5
+_ASKED_AGAIN = frozenset({Gate.CALLS})
 _change = msgspec.structs.replace
 
 
@@ -79,7 +82,8 @@ def begin(state: State, plan: Plan, command: Command, now: Now) -> Result:
     after = _change(after, running=record, commands=after.commands | {id_: result})
     state, committed = commit(state, before, after, now)
     said = _say(state, record, OperationState.RUNNING, now, proof.Verdict(("",)))
-    return state, (*effects, *committed, said, *_ask(state, record, now))
+    state, asked = _ask(state, record, now)
+    return state, (*effects, *committed, said, *asked)
 
 
 def _at_once(state: State, plan: Plan, command: Command, now: Now) -> Result:
@@ -115,6 +119,8 @@ def advance(state: State, plan: Plan, now: Now) -> Result:
     if verdict.met:
         return _next_phase(state, plan, record, now)
     if now.wall - record.since < dt.timedelta(seconds=deadline_s(record.command, phase)):
+        if phase.gate in _ASKED_AGAIN and now.mono - state.asked_at >= ASK_AGAIN_S:
+            return _ask(state, record, now)
         return state, ()
     return _missed(state, plan, record, phase, verdict, now)
 
@@ -132,7 +138,8 @@ def _wake(state: State, plan: Plan, record: OperationRecord, now: Now) -> Result
     running = _change(record, state=OperationState.RUNNING, since=now.wall)
     state, effects = commit(state, plan, _change(plan, running=running), now)
     said = _say(state, running, OperationState.RUNNING, now, proof.Verdict(("",)))
-    return state, (*effects, said, *_ask(state, running, now))
+    state, asked = _ask(state, running, now)
+    return state, (*effects, said, *asked)
 
 
 def _next_phase(state: State, plan: Plan, record: OperationRecord, now: Now, unproven: tuple[str, ...] = ()) -> Result:
@@ -145,7 +152,8 @@ def _next_phase(state: State, plan: Plan, record: OperationRecord, now: Now, unp
     record = _change(record, phase=record.phase + 1, since=now.wall)
     state, effects = commit(state, plan, _change(plan, running=record), now)
     said = _say(state, record, OperationState.RUNNING, now, proof.Verdict(("",)))
-    return state, (*effects, said, *_ask(state, record, now))
+    state, asked = _ask(state, record, now)
+    return state, (*effects, said, *asked)
 
 
 def _missed(
@@ -197,10 +205,11 @@ def _say(
     return PublishOperation(message, state.replies.get(record.id))
 
 
-def _ask(state: State, record: OperationRecord, now: Now) -> tuple[Effect, ...]:
-    """The synthetic calls of the phase that begins."""
+def _ask(state: State, record: OperationRecord, now: Now) -> Result:
+    """The synthetic calls of the present phase that were not seen yet. One may be lost on its way, or find a link that
+    only just came up, so they are asked for again until the deadline."""
     if state.known is None:
-        return ()
+        return state, ()
     phase = phases(record.command)[record.phase]
     asked = proof.probes(phase, record, situation(state, state.known, now))
-    return tuple(SendProbe(site, probe) for site, probe in asked)
+    return _change(state, asked_at=now.mono), tuple(SendProbe(site, probe) for site, probe in asked)

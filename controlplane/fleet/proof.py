@@ -86,7 +86,7 @@ def _placed(record: OperationRecord, at: Situation) -> list[str]:
 
 
 def probes(phase: Phase, record: OperationRecord, at: Situation) -> tuple[tuple[str, Probe], ...]:
-    """The synthetic calls that a phase asks of sites, as (site, probe)."""
+    """The synthetic calls that a phase asks of sites and that were not seen yet, as (site, probe)."""
     command = record.command
     if isinstance(command, Call):
         origin = command.site or at.fleet.services[command.service].home[0]
@@ -99,7 +99,7 @@ def probes(phase: Phase, record: OperationRecord, at: Situation) -> tuple[tuple[
             rate=command.rate,
             expires_at=at.wall + life,
         )
-        return ((origin, probe),)
+        return ((origin, probe),) if not _placed(record, at) else ()
     rings = agent_path(record)
     wanted = {Gate.CALLS: list(call_paths(record, at)), Gate.RINGS: [rings] if rings else []}.get(phase.gate, [])
     return tuple(
@@ -115,6 +115,7 @@ def probes(phase: Phase, record: OperationRecord, at: Situation) -> tuple[tuple[
             ),
         )
         for path in wanted
+        if not _seen(path, record, at)
     )
 
 

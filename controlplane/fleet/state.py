@@ -55,7 +55,7 @@ class Claiming(msgspec.Struct, frozen=True):
 
 class State(msgspec.Struct, frozen=True):
     """All that a coordinator decides from. `known` is the newest plan it holds or saw; `floor` the highest authority it
-    heard of. `verdict` is what the running operation's gate said last."""
+    heard of. `asked_at`: when synthetic calls were last asked for (monotonic seconds)."""
 
     fleet: Fleet
     host: str
@@ -67,7 +67,7 @@ class State(msgspec.Struct, frozen=True):
     view: View = View()
     replies: dict[str, ReplyTo] = {}
     beacon_at: float = 0.0
-    fleet_faults: tuple[str, ...] = ()
+    asked_at: float = 0.0
 
 
 class CommandCame(msgspec.Struct, frozen=True):

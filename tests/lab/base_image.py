@@ -20,6 +20,8 @@ SUITE = "forky"
 PULL_TIMEOUT_S = 60
 #: Debian's bookworm debootstrap has no forky script; testing is bootstrapped as unstable is.
 SCRIPT = Path("/usr/share/debootstrap/scripts/sid")
+#: Without it debootstrap would go on unverified; Ubuntu does not bring it along.
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SOURCES = Path("/etc/apt")
 
 
@@ -51,8 +53,8 @@ def _bootstrapped(tag: str, build: Path, log: Path) -> None:
             f"no base image: `docker pull debian:{SUITE}` did not work and debootstrap needs root. "
             f"Pull it by hand, load one as {tag}, or run once as root"
         )
-    if shutil.which("debootstrap") is None:
-        install(["debootstrap"], build=build)
+    if shutil.which("debootstrap") is None or not KEYRING.exists():
+        install(["debootstrap", "debian-archive-keyring"], build=build)
     root = build / "base-root"
     shutil.rmtree(root, ignore_errors=True)  # a bootstrap that was interrupted leaves half a system
     argv = ["debootstrap", "--variant=minbase", SUITE, str(root), debian_mirror() or "", str(SCRIPT)]

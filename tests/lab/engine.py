@@ -57,6 +57,10 @@ def ensure_engine(build: Path) -> None:
         if not can_install():
             raise LabError("no Docker Engine, and this is not Debian or Ubuntu: install Docker by hand and start it")
         install(PACKAGES, build=build)
+    if shutil.which("docker") is None:
+        install(["docker-cli"], build=build)  # a package of its own since Debian 13
+    if answers():
+        return  # the package started it, as a service of the machine: not ours to stop
     _start(build)
 
 
@@ -135,11 +139,19 @@ def _start(build: Path) -> None:
 
 
 def compose_command(build: Path) -> list[str]:
-    """How to call compose here: the v2 plugin, else the docker-compose program, else that one installed (root, Debian)."""
-    if shutil.which("docker") and run(["docker", "compose", "version"], timeout_s=20, check=False).code == 0:
-        return ["docker", "compose"]
-    if shutil.which("docker-compose") is None:
+    """How to call compose here: the v2 plugin, else docker-compose, else one of them installed (root, Debian)."""
+    found = _compose()
+    if found is None:
         if not can_install():
             raise LabError("no compose: install Docker's compose plugin (v2), or Debian's package docker-compose")
-        install(["docker-compose"], build=build)
-    return ["docker-compose"]
+        install(["docker-compose"], build=build)  # version 1 or 2, by the age of the system
+        found = _compose()
+    if found is None:
+        raise LabError("docker-compose is installed, but neither `docker compose` nor `docker-compose` works")
+    return found
+
+
+def _compose() -> list[str] | None:
+    if shutil.which("docker") and run(["docker", "compose", "version"], timeout_s=20, check=False).code == 0:
+        return ["docker", "compose"]
+    return ["docker-compose"] if shutil.which("docker-compose") else None

@@ -63,7 +63,7 @@ def _ensure_all(layout: Layout) -> Images:
 
 def _copy_of(source: Path) -> Callable[[Path], None]:
     # What is rendered on this machine and mounted is no part of an image.
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.md", "render.py", "etc")
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.pyc", "*.md", "render.py", "etc")
 
     def fill(context: Path) -> None:
         shutil.copytree(source, context, ignore=ignored)
@@ -80,7 +80,7 @@ def _fill_daemon(checkout: Path, context: Path) -> None:
     (context / "extra-ca.pem").write_bytes(bundle.read_bytes() if bundle else b"")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(checkout / name, package)
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
     shutil.copytree(checkout / "controlplane", package / "controlplane", ignore=ignored)
 
 

@@ -51,8 +51,18 @@ class Lab:
         self.ensure_engine()
         variables = write_files(self.layout, ensure_images(self.layout))
         with step(f"start {' '.join(wanted)}"):
-            self.compose(["up", "-d", "--no-build", *wanted], variables=variables)
+            self._compose_up(wanted, variables)
         self.wait_ready(wanted)
+
+    def _compose_up(self, wanted: Sequence[str], variables: dict[str, str]) -> None:
+        try:
+            self.compose(["up", "-d", "--no-build", *wanted], variables=variables)
+        except LabError as fault:
+            if "overlap" in str(fault):
+                raise LabError(
+                    f"{fault}\n{self.layout.net}.0/24 is in use here: set CP_LAB_SUBNET to a free /24"
+                ) from fault
+            raise
 
     def down(self) -> None:
         """Take away every container, network and volume of this lab."""
@@ -69,6 +79,20 @@ class Lab:
             left = run(["docker", kind, "ls", "-q", "--filter", label], timeout_s=30).out.split()
             if left:
                 run(["docker", kind, "rm", *left], timeout_s=60)
+
+    def wipe(self, *services: str) -> None:
+        """Take these services away with all they remember; `up` makes them new."""
+        there = [self.layout.container(service) for service in services if self._exists(service)]
+        if not there:
+            return
+        form = '{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{end}}{{end}}'
+        volumes = run(["docker", "inspect", "-f", form, *there], timeout_s=30).out.split()
+        run(["docker", "rm", "-f", *there], timeout_s=60)
+        if volumes:
+            run(["docker", "volume", "rm", *volumes], timeout_s=60)
+
+    def _exists(self, service: str) -> bool:
+        return run(["docker", "inspect", self.layout.container(service)], timeout_s=20, check=False).code == 0
 
     def compose(self, arguments: Sequence[str], *, variables: dict[str, str] | None = None) -> Finished:
         """Any compose command on this lab."""
@@ -120,7 +144,8 @@ class Lab:
 
     def stop(self, *services: str) -> None:
         """A normal stop."""
-        run(["docker", "stop", "-t", "5", *(self.layout.container(s) for s in services)], timeout_s=60)
+        if services:
+            run(["docker", "stop", "-t", "5", *(self.layout.container(s) for s in services)], timeout_s=60)
 
     def restart(self, *services: str) -> None:
         """A normal stop and start."""
@@ -134,6 +159,13 @@ class Lab:
 
     def unpause(self, *services: str) -> None:
         run(["docker", "unpause", *(self.layout.container(s) for s in services)], timeout_s=30)
+
+    def thaw(self) -> None:
+        """Unpause whatever is frozen."""
+        label = f"label=com.docker.compose.project={self.layout.project}"
+        frozen = run(["docker", "ps", "-q", "--filter", label, "--filter", "status=paused"], timeout_s=30).out.split()
+        if frozen:
+            run(["docker", "unpause", *frozen], timeout_s=30)
 
     def cut(self, service: str, network: str) -> None:
         """Take a host off one network (core, trunk, access)."""

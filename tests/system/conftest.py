@@ -39,6 +39,7 @@ def lab() -> Iterator[Lab]:
     one.ensure_engine()
     if not keep:
         one.cleanup()
+    one.wipe(*DAEMONS)
     one.up(STANDING)
     yield one
     if not keep:
@@ -48,6 +49,8 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture
 def bare(lab: Lab) -> Iterator[Lab]:
     """The lab with every site alive and nothing in AstDB's cp and cpstate: as before the first plan. Leaves it so."""
+    running = [daemon for daemon in DAEMONS if daemon != "desk" and lab.is_running(daemon)]
+    assert not running, f"{running} would undo what this test writes: keep `bare` and `daemons` in modules of their own"
     _lay_bare(lab)
     yield lab
     _lay_bare(lab)
@@ -55,16 +58,23 @@ def bare(lab: Lab) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def daemons(lab: Lab) -> Iterator[Lab]:
-    """The lab with all daemons up for the tests of one module; stopped and their marks in AstDB removed after it."""
-    _lay_bare(lab)
+    """The lab with all daemons up, new and with nothing remembered, for the tests of one module; then they are gone, with
+    what they had written into AstDB and what the broker kept of them."""
+    _forget_daemons(lab)
     lab.up([*STANDING, *DAEMONS])
     yield lab
-    lab.stop(*DAEMONS)
+    _forget_daemons(lab)
+    lab.up(STANDING)
+
+
+def _forget_daemons(lab: Lab) -> None:
+    lab.wipe(*DAEMONS, "coordinator2", "broker")
     _lay_bare(lab)
 
 
 def _lay_bare(lab: Lab) -> None:
-    dead = [service for service in STANDING if not lab.is_running(service)]
+    lab.thaw()
+    dead = [service for service in (*SITES, "world") if not lab.is_running(service)]
     if dead:
         lab.start(*dead)
     for site in SITES:

@@ -52,8 +52,10 @@ async def test_what_is_allowed_arrives(lab: Lab, writer: str, topic: str, reader
     async with client(lab, reader) as reading, client(lab, writer) as writing:
         await reading.subscribe(PREFIX + topic, qos=1)
         await writing.publish(PREFIX + topic, b"hello", qos=1)
-        message = await anext(aiter(reading.messages))
-        assert message.payload == b"hello"
+        # Something retained may come first.
+        async for message in reading.messages:
+            if message.payload == b"hello":
+                break
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,23 @@ def test_caller_who_gives_up_in_the_queue_is_not_lost(bare: Lab) -> None:
     assert tally(bare.world.wait(busy, within_s=60)) == {"agent": 40}
 
 
+def test_caller_who_hangs_up_while_a_phone_rings_leaves_it_fit_for_the_next(bare: Lab) -> None:
+    # The phone rings for 200 ms: these callers go before.
+    short = bare.world.place(CLAIMS, count=10, rate=10, talk_ms=100)
+    assert tally(short) == {"queue": 10}
+    assert tally(bare.world.place(CLAIMS, count=10, rate=10, talk_ms=500)) == {"agent": 10}
+
+
+def test_caller_who_gives_up_before_anything_answered_counts_as_lost(bare: Lab) -> None:
+    bare.pause("nanchang")
+    try:
+        calls = bare.world.place(CLAIMS, count=2, rate=5, ring_ms=1000)
+    finally:
+        bare.unpause("nanchang")
+    assert tally(calls) == {"lost": 2}
+    assert all(call.ended_by == "caller" and call.attempts[-1].status == "CANCEL" for call in calls)
+
+
 def test_last_announcement_is_told_from_a_loss(bare: Lab) -> None:
     # A service without a queue anywhere: nothing is left but the last announcement.
     bare.asterisk_cli("nanchang", "database put cp did/95556 nowhere")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -123,6 +124,9 @@ class Site:
         lines = [line for line in self.rx("pjsip show contacts").splitlines() if f"site-{peer}/" in line]
         return lines[0].split()[-2] if lines else ""
 
+    def reaches(self, peer: str) -> bool:
+        return self.contact_of(peer) == "Avail"
+
     def hangup_caller(self, told: Message) -> None:
         """The caller of an originated call hangs up; `told` is any event of the kit about that call."""
         caller = told["Channel"].removesuffix(";2") + ";1"
@@ -178,11 +182,18 @@ class Bench:
             self.sites[name] = Site(name, self.name(name), "ami-secret")
         for here, there in (SITES, SITES[::-1]):
             site = self.sites[here]
-            wait_until(f"{here} reaches {there}", lambda s=site, t=there: s.contact_of(t) == "Avail", within_s=15)
+            wait_until(f"{here} reaches {there}", partial(site.reaches, there), within_s=15)
 
     def booted(self, name: str) -> None:
         command = ("exec", self.name(name), "asterisk", "-rx", "core waitfullybooted")
         wait_until(f"{name} is up", lambda: "fully booted" in docker(*command, check=False), within_s=30)
+
+    def restart(self, name: str) -> None:
+        """`docker start` of a site that died, and a new AMI connection."""
+        self.sites[name].ami.close()
+        docker("start", self.name(name))
+        self.booted(name)
+        self.sites[name] = Site(name, self.name(name), "ami-secret")
 
     def logs(self, name: str) -> str:
         done = subprocess.run([DOCKER, "logs", self.name(name)], capture_output=True, text=True, timeout=30, check=True)

@@ -91,6 +91,11 @@ def pause_others(site: Site, paused: str) -> None:
         site.ami.action("QueuePause", Queue="enquiries", Interface=f"PJSIP/n{k:02d}", Paused=paused)
 
 
+def queue_line(site: Site) -> str:
+    """The totals of the queue: completed, abandoned, hold time."""
+    return next(line for line in site.rx("queue show claims").splitlines() if line.startswith("claims "))
+
+
 def test_only_agents_can_be_rung_by_a_synthetic_call(nanchang: Site) -> None:
     since = nanchang.ami.mark()
     for name in ("carrier", "site-chengdu", "nobody"):
@@ -105,6 +110,7 @@ def test_synthetic_calls_take_the_same_way_and_touch_no_counter_queue_or_agent(
 ) -> None:
     nanchang.put("cp", "svc/claims", split_value({"nanchang": 60, "chengdu": 40}))
     nanchang.put("cp", "link/chengdu", "site-chengdu:0")
+    queues = {site.name: queue_line(site) for site in (nanchang, chengdu)}
     here, there = nanchang.ami.mark(), chengdu.ami.mark()
     for n in range(50):
         nanchang.call("claims@cp-syn-svc", {"__CP_CALL": f"syn-{n}"}, hold_s=0.2)
@@ -112,11 +118,14 @@ def test_synthetic_calls_take_the_same_way_and_touch_no_counter_queue_or_agent(
     answered = nanchang.ami.wait(50, event("CPAnswered", Kind="svc", Syn="1"), since=here, within_s=20)
     assert sorted(int(r["N"]) for r in routes) == list(range(50))
     assert {a["Call"]: a["Target"] for a in answered} == {r["Call"]: r["Target"] for r in routes}
+    at = {r["Call"]: int(r["At"]) for r in routes}
+    took = sorted(int(a["At"]) - at[a["Call"]] for a in answered if a["Target"] == "chengdu")
+    print(f"moved to chengdu, answered after ms: median {took[len(took) // 2]}, longest {took[-1]}")
     for site, since, source in ((nanchang, here, "syn"), (chengdu, there, "nanchang")):
         arrived = site.events(event("CPArrive", Syn="1"), since)
         assert {a["Call"] for a in arrived} == {r["Call"] for r in routes if r["Target"] == site.name}
         assert {a["From"] for a in arrived} == {source}
-        assert "C:0" in site.rx("queue show claims").splitlines()[0]
+        assert queue_line(site) == queues[site.name]
         assert site.events(lambda m: m.get("Event", "").startswith(("QueueCaller", "AgentCalled")), since) == []
     assert list(nanchang.database("cpstate")) == ["/cpstate/synsvc/claims"]
     assert chengdu.database("cpstate") == {}

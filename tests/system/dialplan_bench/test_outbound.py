@@ -1,9 +1,11 @@
 """Outbound: shares over a local and a remote trunk by the same code, longest prefix, caps, and nothing else to dial."""
 
+from functools import partial
+
 import pytest
 
 from tests.system.dialplan_bench.ami import event
-from tests.system.dialplan_bench.bench import ADDRESS, SLOTS, Bench, Site, split_value, table, wait_until
+from tests.system.dialplan_bench.bench import ADDRESS, SLOTS, Bench, Site, docker, split_value, table, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -25,11 +27,12 @@ def outbound(bench: Bench, *, shares: dict[str, int] | None = None, cap: int = 0
 def carrier_answers(bench: Bench, scenario: tuple[str, ...] = ("-sn", "uas", "-aa")) -> None:
     bench.sipp_in_background("carrier", "-p", "5060", *scenario)
     for site in bench.sites.values():
-        wait_until(f"the carrier lives for {site.name}", lambda s=site: "Avail" in carrier_line(s), within_s=15)
+        wait_until(f"the carrier lives for {site.name}", partial(carrier_lives, site), within_s=15)
 
 
-def carrier_line(site: Site) -> str:
-    return next(line for line in site.rx("pjsip show contacts").splitlines() if "carrier/" in line).replace("Unavail", "")
+def carrier_lives(site: Site) -> bool:
+    lines = [line.split() for line in site.rx("pjsip show contacts").splitlines() if "carrier/" in line]
+    return lines[0][-2] == "Avail"
 
 
 def agent_dials(bench: Bench, number: str, *, agent: str = "n01") -> str:
@@ -127,17 +130,23 @@ def test_a_full_trunk_is_never_over_its_cap_wherever_the_call_came_from(
     assert len(nanchang.events(event("CPArrive"), here)) <= 3
 
 
-def test_a_busy_number_is_the_last_word_and_a_dead_trunk_is_not(bench: Bench, nanchang: Site, chengdu: Site) -> None:
-    outbound(bench, shares={"cd-carrier": 100, "nc-carrier": 0})
-    carrier_answers(bench, ("-sf", "/sipp/uas_busy.xml", "-aa"))
+@pytest.mark.parametrize("first", list(TRUNKS))
+@pytest.mark.parametrize(
+    ("code", "tried", "agent_hears"),
+    [("486", 1, "486"), ("600", 1, "486"), ("480", 1, "480"), ("404", 2, "503"), ("503", 2, "503"), ("603", 2, "503")],
+)
+def test_busy_and_no_answer_are_the_last_word_and_other_refusals_are_not(
+    bench: Bench, nanchang: Site, first: str, code: str, tried: int, agent_hears: str
+) -> None:
+    second = next(trunk for trunk in TRUNKS if trunk != first)
+    outbound(bench, shares={first: 100, second: 0})
+    scenario = f"/tmp/refuse_{code}.xml"
+    docker("exec", bench.name("carrier"), "sh", "-c", f"sed 's/ 486 / {code} /' /sipp/uas_refuse.xml > {scenario}")
+    carrier_answers(bench, ("-sf", scenario, "-aa"))
     since = nanchang.ami.mark()
-    assert agent_dials(bench, NUMBER) == "REFUSED 486"
-    assert nanchang.events(event("CPNext"), since) == []
-    for site in bench.sites.values():
-        site.put("cp", "trunk/cd-carrier", "chengdu:nowhere:0")
-    assert agent_dials(bench, NUMBER) == "REFUSED 486"
-    [left] = nanchang.events(event("CPNext"), since)
-    assert (left["Target"], left["Kind"], left["Id"]) == ("cd-carrier", "out", "national")
+    assert agent_dials(bench, NUMBER) == f"REFUSED {agent_hears}"
+    left = [e["Target"] for e in nanchang.events(event("CPNext"), since)]
+    assert left == ([] if tried == 1 else [first, second])
 
 
 def test_without_a_plan_for_the_group_the_call_is_refused(bench: Bench, nanchang: Site) -> None:

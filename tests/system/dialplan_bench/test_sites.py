@@ -99,7 +99,9 @@ def test_a_silent_site_costs_two_seconds_then_nothing_and_keeps_no_ghost(bench: 
     assert known_ms < 300
     # The frozen site reads our INVITE only now; it must not keep a caller who went elsewhere.
     wait_until("chengdu is back", lambda: nanchang.contact_of("chengdu") == "Avail", within_s=15)
-    wait_until("no caller at chengdu", lambda: "0 active channels" in chengdu.rx("core show channels count"), within_s=5)
+    wait_until(
+        "no caller at chengdu", lambda: "0 active channels" in chengdu.rx("core show channels count"), within_s=5
+    )
 
 
 def test_a_caller_who_hangs_up_ends_the_way(bench: Bench) -> None:
@@ -176,6 +178,25 @@ def test_the_older_wait_is_ahead_among_local_and_moved_callers(nanchang: Site, c
     entries = chengdu.ami.wait(len(waits), lambda m: m.get("Event") == "QueueEntry", since=since)
     order = [uniqueid[e["Uniqueid"]] for e in sorted(entries, key=lambda e: int(e["Position"]))]
     assert order == [f"w-{wait_s}" for wait_s in sorted(waits, reverse=True)]
+
+
+def test_the_caller_s_number_reaches_the_agent_s_phone_over_both_sites(
+    bench: Bench, nanchang: Site, chengdu: Site
+) -> None:
+    link(nanchang)
+    bench.sipp_in_background(
+        "phones", "-sn", "uas", "-aa", "-p", "6000", "-trace_msg", "-message_file", "/tmp/phone.msg"
+    )
+    since = chengdu.ami.mark()
+    done = bench.sipp(
+        "carrier", ADDRESS["nanchang"], "-sf", "/sipp/uac.xml", "-s", "95556", "-key", "from", "13800000042", "-m", "1"
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    [answered] = chengdu.events(event("CPAnswered", Kind="agent"), since)
+    assert answered["Call"] == chengdu.events(event("CPArrive"), since)[0]["Call"]
+    invite = bench.read("phones", "/tmp/phone.msg").partition("INVITE sip:")[2]
+    assert invite.startswith(f"{answered['Target']}@")
+    assert "<sip:13800000042@" in invite.partition("\nFrom:")[2].partition("\n")[0]
 
 
 def test_the_last_announcement_is_unanswered_early_media_and_480(bench: Bench) -> None:
