@@ -27,6 +27,8 @@ def outbound(bench: Bench, *, shares: dict[str, int] | None = None, cap: int = 0
 def carrier_answers(bench: Bench, scenario: tuple[str, ...] = ("-sn", "uas", "-aa")) -> None:
     bench.sipp_in_background("carrier", "-p", "5060", *scenario)
     for site in bench.sites.values():
+        # Asked at once instead of with the next of the regular OPTIONS.
+        site.rx("pjsip qualify carrier")
         wait_until(f"the carrier lives for {site.name}", partial(carrier_lives, site), within_s=15)
 
 
