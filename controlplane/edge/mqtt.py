@@ -16,6 +16,7 @@ import aiomqtt
 import msgspec
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 from structlog.typing import FilteringBoundLogger
 
 from controlplane.contract.errors import LinkDown
@@ -70,7 +71,8 @@ class Will(msgspec.Struct, frozen=True):
 
 class Bus:
     """Publishes and receives over one broker. `on_message` is called for each message, in order; it must not block.
-    `on_link` is called with True after each connect and subscribe, with False after each loss."""
+    `on_link` is called with True after each connect and subscribe, with False after each loss. On the topics of
+    `as_published` a message sent with retain arrives marked as retained also when it comes live."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class Bus:
         on_link: Callable[[bool], None],
         log: FilteringBoundLogger,
         will: Will | None = None,
-        identifier: str | None = None,
+        as_published: frozenset[str] = frozenset(),
     ) -> None:
         self._broker = broker
         self._subscriptions = subscriptions
@@ -89,7 +91,7 @@ class Bus:
         self._on_link = on_link
         self._log = log
         self._will = will
-        self._identifier = identifier
+        self._as_published = as_published
         self._queued: deque[Message] = deque()
         self._newest: dict[str, Message] = {}
         self._wake = asyncio.Event()
@@ -132,7 +134,6 @@ class Bus:
             username=self._broker.account,
             password=self._broker.password,
             protocol=aiomqtt.ProtocolVersion.V5,
-            identifier=self._identifier,
             clean_start=True,
             keepalive=10,
             timeout=5.0,
@@ -140,7 +141,8 @@ class Bus:
         )
         async with client:
             for topic in self._subscriptions:
-                await client.subscribe(topic, qos=1)
+                options = SubscribeOptions(qos=1, retainAsPublished=topic in self._as_published)
+                await client.subscribe(topic, options=options)
             self.connected = True
             self._log.info("bus.up", broker=repr(self._broker))
             self._on_link(True)

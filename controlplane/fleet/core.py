@@ -119,7 +119,11 @@ def _remember(state: State, id_: str, reply_to: ReplyTo | None) -> State:
 
 
 def _while_not_leading(state: State, command: Command | Refusal, came: CommandCame, now: Now) -> Result:
-    if not isinstance(command, Takeover) or command.host != state.host or came.retained or command.dry_run:
+    if came.retained:
+        # It came with the subscription; the leader it was meant for may have obeyed its id long ago.
+        found = (guards.RETAINED,)
+        return state, _refuse(state, id_in(came.payload), "", found, came.reply_to, now, on_topic=False)
+    if not isinstance(command, Takeover) or command.host != state.host or command.dry_run:
         return state, ()
     if command.expires_at <= now.wall or state.role is not Role.STANDBY:
         return state, ()

@@ -37,6 +37,7 @@ MOST_SKEW = dt.timedelta(seconds=60)
 #: How long a command may stay valid, and how many unexpired ids are remembered: the ledger travels with the plan.
 MOST_LIFE = dt.timedelta(hours=24)
 MOST_COMMANDS = 1000
+RETAINED = Refusal("retained", "it came as a retained message; send it with retain off, and clear the topic")
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -52,7 +53,7 @@ class Situation(msgspec.Struct, frozen=True):
 def door(command: Command, at: Situation, *, retained: bool) -> Refusal | None:
     """The rules of the door: whether a command may be looked at at all."""
     if retained:
-        return Refusal("retained", "it came as a retained message; send it with retain off and clear the topic")
+        return RETAINED
     here = f"the clock here says {at.wall.isoformat()}"
     if command.expires_at <= at.wall:
         return Refusal("expired", f"it expired at {command.expires_at.isoformat()}; {here}")

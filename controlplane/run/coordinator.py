@@ -56,6 +56,7 @@ class Coordinator:
             on_message=self._on_message,
             on_link=self._on_link,
             log=log,
+            as_published=frozenset({self._topics.command}),
         )
 
     async def run(self) -> None:
