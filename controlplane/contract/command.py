@@ -105,7 +105,7 @@ class Call(_Common, frozen=True, kw_only=True, tag="call"):
 
     service: Name
     count: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
-    rate: Annotated[float, msgspec.Meta(gt=0, le=100)] = 5.0
+    rate: Annotated[float, msgspec.Meta(ge=0.1, le=100)] = 5.0
     site: Name | None = None
 
 

@@ -1,4 +1,7 @@
-"""The forms that names may have. A name goes into AstDB keys, dialplan variables, SIP headers and MQTT topics."""
+"""The forms that names may have. A name goes into AstDB keys, dialplan variables, SIP headers and MQTT topics.
+
+Each pattern ends in `$(?!\\n)`: a bare `$` also matches before a line feed at the end, and that is a new AMI header.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,18 @@ from typing import Annotated
 import msgspec
 
 #: A site, service, trunk, group, host or agent: lower case letters, digits, underscore and hyphen.
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$(?!\n)")]
 #: A dialled number as the carrier delivers it.
-Number = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{2,20}$")]
+Number = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{2,20}$(?!\n)")]
 #: The first digits of dialled numbers.
-Prefix = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}$")]
+Prefix = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}$(?!\n)")]
 #: A share in whole percent.
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 #: Free text by a person: bounded, printable where it is shown.
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 #: What a person is called, in any script.
-PersonName = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
+PersonName = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
 #: Lower case hexadecimal MD5 of `user:realm:password`: a digest credential (RFC 2617), never the password.
-Md5Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+Md5Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
 #: The realm of digest authentication on every site ([global] default_realm in pjsip.conf); part of each digest.
 REALM = "controlplane"

@@ -49,7 +49,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ami: AmiSettings | None = None
     state_dir: str = "/var/lib/controlplane"
     hold_file: str = "/etc/controlplane/hands-off"
-    log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$(?!\n)")] = "info"
 
 
 class Settings(msgspec.Struct, frozen=True):

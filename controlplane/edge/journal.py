@@ -62,6 +62,9 @@ class Journal:
                 await self._db.commit()
             except sqlite3.Error as error:
                 await self._give_up(error)
+            except asyncio.CancelledError:
+                await self._take_back()
+                raise
 
     async def load(self, name: str) -> bytes | None:
         """A piece of state as it was kept."""
@@ -84,10 +87,17 @@ class Journal:
                 await self._db.commit()
             except sqlite3.Error as error:
                 await self._give_up(error)
+            except asyncio.CancelledError:
+                await self._take_back()
+                raise
+
+    async def _take_back(self) -> None:
+        """A cancelled write is whole or not at all: without this the next writer would commit the half of it."""
+        with contextlib.suppress(sqlite3.Error):
+            await self._db.rollback()
 
     async def _give_up(self, error: sqlite3.Error) -> None:
-        with contextlib.suppress(sqlite3.Error):  # The first error is the one to tell.
-            await self._db.rollback()
+        await self._take_back()  # Its own error is not told: the first one is.
         raise JournalError(f"the journal cannot be written: {error}; look at the disk, then start again") from error
 
 

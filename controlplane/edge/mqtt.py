@@ -154,8 +154,15 @@ class Bus:
         raise aiomqtt.MqttError("the broker closed the connection")
 
     async def _send_all(self, client: aiomqtt.Client) -> None:
-        """Queued messages first, in order, a window at a time; a message leaves the outbox when it is acknowledged."""
+        """State first, then words about it, a window at a time; a message leaves the outbox when it is acknowledged."""
         while True:
+            if self._newest:
+                state = list(self._newest.items())[:_WINDOW]
+                await _first_error(*(self._send(client, m) for _, m in state))
+                for topic, message in state:
+                    if self._newest.get(topic) is message:
+                        del self._newest[topic]
+                continue
             batch = [self._queued[i] for i in range(min(_WINDOW, len(self._queued)))]
             if batch:
                 await _first_error(*(self._send(client, m) for m in batch))
@@ -163,12 +170,6 @@ class Bus:
                     # A full queue may have dropped it meanwhile.
                     if self._queued and self._queued[0] is message:
                         self._queued.popleft()
-                continue
-            if self._newest:
-                topic, message = next(iter(self._newest.items()))
-                await self._send(client, message)
-                if self._newest.get(topic) is message:
-                    del self._newest[topic]
                 continue
             self._wake.clear()
             await self._wake.wait()

@@ -53,9 +53,10 @@ def plan_seen(state: State, plan: Plan, now: Now) -> Result:
     state = heard(state, plan.key.authority)
     if state.known is not None and plan.key <= state.known.key:
         return state, ()
-    if state.role is Role.LEADING:
-        return _step_down(_change(state, known=plan), f"plan {plan.key.label} is higher than ours", now)
-    return _change(state, known=plan), ()
+    state = _change(state, known=plan)
+    if state.role is Role.LEADING or (state.claim is not None and plan.key.authority > state.claim.authority):
+        return _step_down(state, f"plan {plan.key.label} is higher than ours", now)
+    return state, ()
 
 
 def authority_seen(state: State, authority: Authority, now: Now) -> Result:
@@ -130,7 +131,9 @@ def _claim_due(state: State, claiming: Claiming, now: Now) -> Result:
         return state, ()
     key = Key.first(claiming.authority)
     # The highest plan unchanged, under the new key.
-    plan = _change(claiming.best, key=key) if claiming.best else first_plan(state.fleet, key)
+    found = [plan for plan in (claiming.best, state.known) if plan is not None]
+    best = max(found, key=lambda plan: plan.key, default=None)
+    plan = _change(best, key=key) if best else first_plan(state.fleet, key)
     silent = sorted(set(state.fleet.sites) - claiming.promises)
     effects: list[Effect] = [
         Note("leads", claiming.takeover or "", {"authority": claiming.authority.label, "silent": silent}),

@@ -56,14 +56,13 @@ def commit(state: State, before: Plan, after: Plan, now: Now) -> Result:
 def begin(state: State, plan: Plan, command: Command, now: Now) -> Result:
     """Obey a command that no rule refuses."""
     id_ = str(command.id)
-    state = _change(state, view=new_evidence(state.view))
-    effects: list[Effect] = []
-    before = plan
-    if plan.running is not None and phases(command):
-        plan, ended = _end(state, plan, plan.running, OperationState.SUPERSEDED, now, ())
-        effects += ended
     if not phases(command):
-        return _at_once(state, before, command, now)
+        return _at_once(state, plan, command, now)  # What the running operation has seen so far stays.
+    ended: tuple[Effect, ...] = ()
+    before = plan
+    if plan.running is not None:
+        plan, ended = _end(state, plan, plan.running, OperationState.SUPERSEDED, now, ())
+    state = _change(state, view=new_evidence(state.view))
     after, could_not = change(command, plan, state.fleet)
     at = situation(state, plan, now)
     reasons = {site: why for site in state.fleet.sites if (why := at.view.unreachable(site, now.mono))}
@@ -83,7 +82,7 @@ def begin(state: State, plan: Plan, command: Command, now: Now) -> Result:
     state, committed = commit(state, before, after, now)
     said = _say(state, record, OperationState.RUNNING, now, proof.Verdict(("",)))
     state, asked = _ask(state, record, now)
-    return state, (*effects, *committed, said, *asked)
+    return state, (*committed, *ended, said, *asked)
 
 
 def _at_once(state: State, plan: Plan, command: Command, now: Now) -> Result:

@@ -28,7 +28,7 @@ from controlplane.contract.command import (
 )
 from controlplane.contract.fleet import Fleet
 from controlplane.contract.operation import Refusal
-from controlplane.contract.plan import OperationRecord, Plan, SiteMode
+from controlplane.contract.plan import Footprint, OperationRecord, Plan, SiteMode
 from controlplane.fleet.view import View
 
 OVERRIDABLE = frozenset({"stale-figures", "receiving-site", "closed-site"})
@@ -86,9 +86,7 @@ def _rules(command: Command, at: Situation) -> Iterator[Refusal]:
         case Failover():
             yield from _failover(command, at)
         case Restore():
-            yield from _known_site(command.site, at)
-            if command.site in at.fleet.sites:
-                yield from _receives(command.site, at)
+            yield from _restore(command, at)
         case AgentsEnrol():
             yield from _enrol(command, at)
         case AgentsRevoke():
@@ -144,6 +142,11 @@ def _receives(site: str, at: Situation) -> Iterator[Refusal]:
         yield Refusal("receiving-site", f"{why}, and it is to receive calls")
 
 
+def _open(site: str, at: Situation) -> Iterator[Refusal]:
+    if at.plan.sites[site].mode is SiteMode.CLOSED:
+        yield Refusal("closed-site", f"{site} is closed; restore it first")
+
+
 def _entries(at: Situation, giving: frozenset[str] = frozenset()) -> Iterator[Refusal]:
     """A planned change is only whole when every site that divides calls takes it."""
     for site in at.fleet.sites:
@@ -165,8 +168,7 @@ def _shift(command: Shift, at: Situation) -> Iterator[Refusal]:
             )
         elif share:
             yield from _receives(site, at)
-            if at.plan.sites[site].mode is SiteMode.CLOSED:
-                yield Refusal("closed-site", f"{site} is closed; restore it first")
+            yield from _open(site, at)
     yield from _entries(at, frozenset(s for s, share in command.shares.items() if share))
 
 
@@ -190,13 +192,32 @@ def _failover(command: Failover, at: Situation) -> Iterator[Refusal]:
         yield from _known_site(command.to, at)
         return
     yield from _receives(command.to, at)
-    if at.plan.sites[command.to].mode is SiteMode.CLOSED:
-        yield Refusal("closed-site", f"{command.to} is closed; restore it first")
+    yield from _open(command.to, at)
     for name, plan in at.plan.services.items():
         if plan.shares.get(command.site, 0) and command.to not in at.fleet.services[name].home:
             yield Refusal(
                 "cannot-serve", f"{command.to} does not serve {name}: shift {name} to one of its other sites first"
             )
+
+
+def _restore(command: Restore, at: Situation) -> Iterator[Refusal]:
+    yield from _known_site(command.site, at)
+    if command.site not in at.fleet.sites:
+        return
+    yield from _receives(command.site, at)
+    if failover_marks(at.plan, command.site):
+        return
+    # The shares of fleet.toml come back, and with them other sites may get calls.
+    gains = {
+        site
+        for name, service in at.fleet.services.items()
+        if command.site in service.shares
+        for site, share in service.shares.items()
+        if site != command.site and share > at.plan.services[name].shares.get(site, 0)
+    }
+    for site in sorted(gains):
+        yield from _receives(site, at)
+        yield from _open(site, at)
 
 
 def _enrol(command: AgentsEnrol, at: Situation) -> Iterator[Refusal]:
@@ -221,8 +242,11 @@ def _undo(command: Undo, at: Situation) -> Iterator[Refusal]:
     if not record.footprint:
         yield Refusal("not-undoable", "this operation changed no shares or modes; enrolments are never restored")
         return
+    reopened = {mark.path for mark in record.footprint if mark.after == SiteMode.CLOSED.value}
     for site in receiving_sites(record, at.fleet):
         yield from _receives(site, at)
+        if f"sites.{site}.mode" not in reopened:
+            yield from _open(site, at)
 
 
 def receiving_sites(record: OperationRecord, fleet: Fleet) -> list[str]:
@@ -237,3 +261,17 @@ def receiving_sites(record: OperationRecord, fleet: Fleet) -> list[str]:
 
 def past_operation(plan: Plan, id_: str) -> OperationRecord | None:
     return next((r for r in reversed(plan.past) if r.id == id_), None)
+
+
+def failover_marks(plan: Plan, site: str) -> tuple[tuple[Footprint, ...], ...]:
+    """What the failovers that keep a site closed changed, newest first: a person may have sent more than one, and only
+    the first of them closed it and took its shares. Empty where the site is open, or its closing is forgotten."""
+    found: list[tuple[Footprint, ...]] = []
+    if plan.sites[site].mode is not SiteMode.CLOSED:
+        return ()
+    for record in reversed(plan.past):
+        if isinstance(record.command, Failover) and record.command.site == site:
+            found.append(record.footprint)
+            if any(mark.path == f"sites.{site}.mode" for mark in record.footprint):
+                return tuple(found)
+    return ()

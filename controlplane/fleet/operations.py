@@ -23,9 +23,9 @@ from controlplane.contract.command import (
     Undo,
 )
 from controlplane.contract.fleet import Fleet
-from controlplane.contract.plan import AgentPlan, Footprint, GroupPlan, OperationRecord, Plan, SiteMode, SitePlan
+from controlplane.contract.plan import AgentPlan, Footprint, OperationRecord, Plan, SiteMode, SitePlan
 from controlplane.fleet.footprint import reset
-from controlplane.fleet.guards import past_operation
+from controlplane.fleet.guards import failover_marks, past_operation
 
 _change = msgspec.structs.replace
 
@@ -109,7 +109,8 @@ def change(command: Command, plan: Plan, fleet: Fleet) -> tuple[Plan, tuple[str,
             return _change(plan, services=plan.services | {command.service: new}), ()
         case Trunks():
             shares = {t: p for t, p in command.shares.items() if p}
-            return _change(plan, groups=plan.groups | {command.group: GroupPlan(shares)}), ()
+            group = _change(plan.groups[command.group], shares=shares)
+            return _change(plan, groups=plan.groups | {command.group: group}), ()
         case Failover():
             return _failover(command, plan, fleet), ()
         case Restore():
@@ -160,17 +161,17 @@ def _failover(command: Failover, plan: Plan, fleet: Fleet) -> Plan:
 
 
 def _restore(command: Restore, plan: Plan, fleet: Fleet) -> tuple[Plan, tuple[str, ...]]:
-    """The latest failover of the site is taken back, as far as nobody changed its fields since. A site that was never
-    failed over gets the shares of `fleet.toml` back wherever it is named there."""
-    last = next(
-        (r for r in reversed(plan.past) if isinstance(r.command, Failover) and r.command.site == command.site), None
-    )
-    if last is not None and plan.sites[command.site].mode is SiteMode.CLOSED:
-        plan, kept = _reset(plan, last.footprint)
+    """The failovers that closed the site are taken back, the newest first, as far as nobody changed their fields since.
+    A site that was never failed over gets the shares of `fleet.toml` back wherever it is named there."""
+    kept: tuple[str, ...] = ()
+    if marks := failover_marks(plan, command.site):
+        for footprint in marks:
+            plan, left = _reset(plan, footprint)
+            kept += left
     else:
         services = {
             n: _change(s, shares=dict(fleet.services[n].shares)) if command.site in fleet.services[n].shares else s
             for n, s in plan.services.items()
         }
-        plan, kept = _change(plan, services=services), ()
+        plan = _change(plan, services=services)
     return _change(plan, sites=plan.sites | {command.site: SitePlan(SiteMode.IN_SERVICE)}), kept

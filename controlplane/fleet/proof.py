@@ -13,12 +13,14 @@ import msgspec
 
 from controlplane.contract.command import AgentsEnrol, AgentsRevoke, Call
 from controlplane.contract.fleet import Fleet
+from controlplane.contract.key import content_hash
 from controlplane.contract.plan import OperationRecord, Plan
 from controlplane.contract.report import Probe, ProbeKind
 from controlplane.fleet.guards import Situation
 from controlplane.fleet.operations import Gate, Phase
 
 _PROBE_LIFE = dt.timedelta(seconds=30)
+_MOST_WAY = 60
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -42,7 +44,10 @@ class Path(msgspec.Struct, frozen=True):
     number: str = ""
 
     def call(self, operation: str) -> str:
-        return f"syn-{operation[:8]}-{self.kind}-{self.id}-{self.origin}-{self.target}"
+        """The prefix of its calls' ids. A dot stands in no name, so that two paths never share an id; the dialplan keeps
+        80 characters of an id, so that long names are hashed."""
+        way = f"{self.kind}.{self.id}.{self.origin}.{self.target}"
+        return f"syn-{operation[:8]}-{way if len(way) <= _MOST_WAY else content_hash(way)}"
 
 
 def judge(phase: Phase, record: OperationRecord, at: Situation) -> Verdict:

@@ -140,10 +140,13 @@ def _say(state: State, trouble: str) -> Result:
 
 
 def _claim(state: State, claim: Claim) -> Result:
-    """A higher claim is promised; a lower one gets the higher promise as its answer and so learns that it lost."""
+    """A higher claim is promised; a lower one gets the higher promise as its answer and so learns that it lost. What is
+    held of a plan binds like a promise."""
     promised = state.promised
-    if promised is not None and claim.authority < promised:
-        return state, (SendPromise(Promise(state.site, promised, None)),)
+    held = state.piece.key.authority if state.piece is not None else None
+    bound = max((a for a in (promised, held) if a is not None), default=None)
+    if bound is not None and claim.authority < bound:
+        return state, (SendPromise(Promise(state.site, bound, None)),)
     effects: list[Effect] = []
     if claim.authority != promised:
         effects += [SavePromise(claim.authority), Note("promise", {"authority": claim.authority.label})]

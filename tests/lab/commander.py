@@ -75,34 +75,38 @@ class Commander:
         return clock.monotonic_s() - begun
 
     async def settled(self, *, within_s: float = 20.0) -> None:
-        """Until a coordinator leads and every site has applied the newest plan."""
+        """Until a coordinator leads, nothing runs, and every site has applied the newest plan."""
 
         def seen() -> bool:
             plan = self.plan
-            return plan is not None and all(
-                (r := self.reports.get(site)) is not None
-                and r.link == "ready"
-                and r.applied is not None
-                and r.applied.key == plan.key
-                for site in self.settings.fleet.sites
+            return (
+                plan is not None
+                and plan.running is None
+                and all(
+                    (r := self.reports.get(site)) is not None
+                    and r.link == "ready"
+                    and r.applied is not None
+                    and r.applied.key == plan.key
+                    for site in self.settings.fleet.sites
+                )
             )
 
         await self.wait_for("every site has applied the newest plan", seen, within_s=within_s)
 
-    async def command(self, kind: type[Any], *, wait_s: float = 60.0, **fields: object) -> Operation:
+    async def command(self, kind: type[Any], *, within_s: float = 60.0, **fields: object) -> Operation:
         """Send a command and wait for its end. LabError when nobody answers."""
         body = {"kind": kind.__struct_config__.tag, **desk.stamp(self.settings, LIFE_S), **fields}
         command = commands.read(msgspec.json.encode(body))
         if isinstance(command, Refusal):
             raise LabError(f"this is no command: {command}")
-        operation = await desk.send(self.settings, command, wait_s=wait_s, on_progress=lambda _: None)
+        operation = await desk.send(self.settings, command, wait_s=within_s, on_progress=lambda _: None)
         if operation is None:
             raise LabError(f"no coordinator answered {body['kind']}")
         return operation
 
-    async def done(self, kind: type[Any], *, wait_s: float = 60.0, **fields: object) -> Operation:
+    async def done(self, kind: type[Any], *, within_s: float = 60.0, **fields: object) -> Operation:
         """The same; LabError when it did not end as done."""
-        operation = await self.command(kind, wait_s=wait_s, **fields)
+        operation = await self.command(kind, within_s=within_s, **fields)
         if operation.state is not OperationState.DONE:
             raise LabError(f"{operation.kind} ended {operation.state}: {operation.refusals} {operation.unproven}")
         return operation

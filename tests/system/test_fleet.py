@@ -35,6 +35,7 @@ async def desk(daemons: Lab) -> AsyncIterator[Commander]:
 @pytest.fixture
 async def calm(desk: Commander) -> AsyncIterator[Commander]:
     """A fleet at its first shares, nothing running; left so by each test."""
+    await desk.settled(within_s=40)
     yield desk
     await desk.settled(within_s=40)
     plan = desk.plan

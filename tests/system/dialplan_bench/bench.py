@@ -1,7 +1,7 @@
 """Starts the bench's containers from docker/asterisk and takes them away again.
 
-CP_ASTERISK_IMAGE names the image built from docker/asterisk/Dockerfile; CP_DOCKER the client, when it is not the first
-`docker` of the PATH. Container and network names carry this process's id; whatever an earlier run left is removed first.
+The image is the lab's. CP_BENCH_SUBNET overrides the first three bytes of its network. Names are the checkout's own; what an
+earlier run of this checkout left is removed first.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.system.dialplan_bench.ami import Ami, Message
 
 ROOT = Path(__file__).resolve().parents[3]
 SIPP = Path(__file__).resolve().parent / "sipp"
-DOCKER = os.environ.get("CP_DOCKER", "docker")
-IMAGE = os.environ.get("CP_ASTERISK_IMAGE", "controlplane-asterisk")
-PREFIX = "dpexp"
-SUBNET = os.environ.get("CP_BENCH_SUBNET", "10.231.8")
+DOCKER = "docker"
+CHECKOUT = hashlib.sha256(str(ROOT).encode()).digest()
+PREFIX = f"dpexp-{CHECKOUT.hex()[:8]}"
+SUBNET = os.environ.get("CP_BENCH_SUBNET", f"10.{200 + CHECKOUT[0] % 50}.{CHECKOUT[1]}")
 ADDRESS = {
     "nanchang": f"{SUBNET}.11",
     "chengdu": f"{SUBNET}.12",
@@ -145,8 +145,9 @@ class Site:
 class Bench:
     """Two sites, a carrier's host, the phones' host and a stranger's host."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, image: str) -> None:
         self.folder = folder
+        self.image = image
         self.scenarios = SIPP
         self.sites: dict[str, Site] = {}
         self._network = f"{PREFIX}-net-{os.getpid()}"
@@ -221,7 +222,7 @@ class Bench:
 
     def _run(self, role: str, *options: str, command: list[str] | None = None) -> None:
         network = ("--network", self._network, "--ip", ADDRESS[role])
-        docker("run", "-d", "--name", self.name(role), *network, *options, IMAGE, *(command or []))
+        docker("run", "-d", "--name", self.name(role), *network, *options, self.image, *(command or []))
 
     def _remove_what_an_earlier_run_left(self) -> None:
         containers = docker("ps", "-aq", "--filter", f"name=^{PREFIX}-").split()

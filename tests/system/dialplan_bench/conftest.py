@@ -4,12 +4,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.dialplan_bench.bench import Bench, Site
+from tests.lab.engine import ensure_engine
+from tests.lab.images import ensure_images
+from tests.lab.layout import layout_of
+from tests.system.dialplan_bench.bench import ROOT, Bench, Site
 
 
 @pytest.fixture(scope="session")
 def whole_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    bench = Bench(tmp_path_factory.mktemp("dialplan_bench"))
+    layout = layout_of(ROOT)
+    ensure_engine(layout.build)
+    bench = Bench(tmp_path_factory.mktemp("dialplan_bench"), ensure_images(layout).asterisk)
     try:
         bench.start()
         yield bench
