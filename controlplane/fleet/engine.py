@@ -162,6 +162,8 @@ def _missed(
     match phase.missed:
         case Missed.GO_ON:
             return _next_phase(state, plan, record, now, verdict.missing)
+        case Missed.FINISH:
+            after, ended = _end(state, plan, record, OperationState.DONE, now, verdict.missing)
         case Missed.FAIL:
             after, ended = _end(state, plan, record, OperationState.FAILED, now, verdict.missing)
         case Missed.UNDO:

@@ -31,11 +31,13 @@ _change = msgspec.structs.replace
 
 
 class Missed(StrEnum):
-    """What becomes of an operation whose gate was not met in time."""
+    """What becomes of an operation whose gate was not met in time. FINISH: it ends as done with this unproven, for what
+    comes after could not be seen either."""
 
     UNDO = "undo"
     FAIL = "fail"
     GO_ON = "go_on"
+    FINISH = "finish"
 
 
 class Gate(StrEnum):
@@ -62,7 +64,7 @@ _PLANNED = (Phase("apply", Gate.APPLIED, 10.0, Missed.UNDO), Phase("prove", Gate
 _FORCED = (Phase("apply", Gate.APPLIED, 10.0, Missed.GO_ON), Phase("prove", Gate.CALLS, 10.0, Missed.GO_ON))
 _ENROL = (
     Phase("provision", Gate.APPLIED, 15.0, Missed.UNDO),
-    Phase("register", Gate.REGISTERED, None, Missed.GO_ON),
+    Phase("register", Gate.REGISTERED, None, Missed.FINISH),
     Phase("ring", Gate.RINGS, 30.0, Missed.GO_ON),
 )
 _CALL = (Phase("call", Gate.ARRIVED, None, Missed.FAIL),)

@@ -14,7 +14,7 @@ from controlplane.contract.errors import ActionRefused, ControlPlaneError, Outco
 from controlplane.contract.report import Probe, ProbeKind, SeatState
 from controlplane.edge.ami import actions
 from controlplane.edge.ami.link import AmiLink
-from controlplane.site.compile import OURS, Member
+from controlplane.site.compile import HOLD, OURS, Member
 from controlplane.site.diff import AddMember, Delete, Observed, Put, ReloadEndpoints, RemoveMember, Step
 
 #: What the site daemon wants to hear of; everything else is filtered at the server.
@@ -45,6 +45,16 @@ async def health(link: AmiLink) -> Health:
     startup = f"{frame.get('CoreStartupDate', '')} {frame.get('CoreStartupTime', '')}".strip()
     count = frame.get("CoreCurrentCalls", "0")
     return Health(startup, int(count) if count.isdigit() else 0)
+
+
+async def is_held(link: AmiLink) -> bool:
+    """Whether an engineer holds this site by AstDB."""
+    family, key = HOLD.split("/", 1)
+    try:
+        await link.call(actions.DBGet(family=family, key=key))
+    except ActionRefused:
+        return False
+    return True
 
 
 async def version(link: AmiLink) -> str:

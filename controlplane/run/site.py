@@ -42,6 +42,8 @@ from controlplane.site.diff import Step
 
 REPORT_S = 2.0
 LOOK_S = 30.0
+#: How soon after an event that may mean a difference.
+LOOK_AFTER_S = 0.3
 #: How soon a repair that failed is tried again.
 RETRY_S = 2.0
 CALLS_S = 0.1
@@ -76,6 +78,7 @@ class SiteDaemon:
         self._events: deque[CallEvent] = deque()
         self._look_wanted = asyncio.Event()
         self._ready = asyncio.Event()
+        self._look_due = False
         self._probing: set[asyncio.Task[None]] = set()
         self._placed: dict[str, float] = {}
         self._link = AmiLink(
@@ -176,8 +179,14 @@ class SiteDaemon:
                 self._remember(event)
         elif name == "OriginateResponse":
             self._probe_answered(frame.get("Uniqueid"), frame.get("Response"))
-        elif name in asterisk.CHANGES:
-            self._look_wanted.set()
+        elif name in asterisk.CHANGES and not self._look_due:
+            # Many come together (a reload, a wave of registrations): one look for all.
+            self._look_due = True
+            asyncio.get_running_loop().call_later(LOOK_AFTER_S, self._look_soon)
+
+    def _look_soon(self) -> None:
+        self._look_due = False
+        self._look_wanted.set()
 
     def _remember(self, event: CallEvent) -> None:
         if len(self._events) >= MOST_EVENTS:
@@ -266,6 +275,8 @@ class SiteDaemon:
                 try:
                     self._health = await asterisk.health(self._link)
                     self._healthy_at = clock.monotonic_s()
+                    if (await asterisk.is_held(self._link) or self._hold_file.exists()) != self._state.hands_off:
+                        self._look_wanted.set()
                 except ControlPlaneError as error:
                     self._log.debug("health.failed", why=str(error))
             self._send_report()

@@ -70,8 +70,6 @@ def test_a_shift_that_a_site_does_not_apply_is_undone_with_its_shares_back() -> 
     assert world.words(id_) == ["running", "undone"]
     assert world.shares() == {"nanchang": 60, "chengdu": 40}
     assert any("chengdu has not applied" in line for line in world.last(id_).unproven)
-    world.sites["chengdu"].deaf = False
-    assert "60" not in str(world.plan.running)
 
 
 def test_a_shift_whose_calls_do_not_arrive_is_undone() -> None:
@@ -385,8 +383,9 @@ def test_a_phone_that_never_registers_is_unproven_and_stays_enrolled() -> None:
     id_ = world.send("agents.enrol", **ENROL)
     world.pass_s(60)
     assert world.words(id_) == ["running", "done"]
-    assert len(world.last(id_).unproven) == 2
+    assert len(world.last(id_).unproven) == 1
     assert "has not registered" in world.last(id_).unproven[0]
+    assert world.sites["chengdu"].probes == [], "a phone that is not there is not rung"
     assert "home01" in world.plan.agents
 
 
@@ -533,17 +532,13 @@ def test_a_bad_command_with_an_id_is_refused_on_its_topic() -> None:
     assert [r.rule for r in answer.operation.refusals] == ["shares-sum"]
 
 
-def test_retained_expired_and_future_commands_are_refused() -> None:
+def test_retained_and_expired_commands_are_refused() -> None:
     world = led()
     good = body_of("shift", wall=world.wall, **TO_CHENGDU)
     assert refused(world, good, retained=True).operation.refusals[0].rule == "retained"
     old = body_of("shift", wall=world.wall, life_s=1, **TO_CHENGDU)
     world.pass_s(1)
     assert refused(world, old).operation.refusals[0].rule == "expired"
-    ahead = fields_of("shift", wall=world.wall, **TO_CHENGDU)
-    ahead["issued_at"] = ahead["expires_at"]
-    ahead["expires_at"] = fields_of("pause", wall=world.wall, life_s=120)["expires_at"]
-    assert refused(world, json.dumps(ahead).encode()) is not None or True
 
 
 def test_a_command_from_the_future_or_valid_for_too_long_is_refused() -> None:
@@ -555,7 +550,7 @@ def test_a_command_from_the_future_or_valid_for_too_long_is_refused() -> None:
     assert refused(world, long).operation.refusals[0].rule == "expires-too-late"
     ahead["issued_at"] = fields_of("pause", wall=world.wall, life_s=59)["expires_at"]
     world.send_raw(json.dumps(ahead).encode())
-    assert world.words(ahead["id"]) == ["done"]
+    assert world.words(ahead["id"]) == ["refused", "done"]
 
 
 def test_a_repeated_id_is_refused_and_the_words_about_the_first_stay_on_its_topic() -> None:

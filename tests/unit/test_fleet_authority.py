@@ -1,0 +1,340 @@
+"""Who leads: start, restart, standby, takeover, two at once. One writer counts and nothing of the plan is lost."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from controlplane.contract.key import Authority, Key
+from controlplane.contract.operation import OperationState
+from controlplane.contract.plan import Plan
+from controlplane.contract.report import Beacon, Claim, Promise
+from controlplane.fleet.authority import BEACON_S, CLAIM_S, LISTEN_S
+from controlplane.fleet.slicing import first_plan
+from controlplane.fleet.state import (
+    BeaconSeen,
+    ClaimCame,
+    PlanSeen,
+    PromiseCame,
+    PublishBeacon,
+    PublishClaim,
+    PublishPlan,
+    Role,
+    SavePlan,
+)
+from tests.unit.test_fleet_driver import FLEET, World, led
+
+BOTH = ("coordinator", "coordinator2")
+TO_CHENGDU = {"service": "claims", "shares": {"nanchang": 20, "chengdu": 80}}
+
+
+def test_it_listens_then_claims_then_leads_with_the_plan_of_the_file() -> None:
+    world = World()
+    world.pass_s(LISTEN_S - 0.5)
+    assert world.hosts["coordinator"].role is Role.LISTENING
+    assert world.log == []
+    world.pass_s(1)
+    assert world.leader().host == "coordinator"
+    assert world.plan.key == Key(1, 1, "coordinator", 1)
+    assert world.plan == first_plan(FLEET, world.plan.key)
+    kinds = [type(e) for _, e in world.log]
+    assert kinds.index(PublishClaim) < kinds.index(SavePlan) < kinds.index(PublishPlan)
+    assert [s.state.promised for s in world.sites.values()] == [Authority(1, 1, "coordinator")] * 2
+
+
+def test_a_site_that_does_not_answer_delays_the_claim_and_does_not_stop_it() -> None:
+    world = World()
+    world.sites["chengdu"].alive = False
+    world.pass_s(LISTEN_S + CLAIM_S - 0.5)
+    assert world.hosts["coordinator"].role is Role.CLAIMING
+    world.pass_s(1)
+    assert world.leader().host == "coordinator"
+    [note] = world.notes("leads")
+    assert note.body["silent"] == ["chengdu"]
+    world.sites["chengdu"].alive = True
+    world.send("pause")
+    world.pass_s(2)
+    assert world.reports["chengdu"].applied is not None
+    assert world.reports["chengdu"].applied.key == world.plan.key
+
+
+def test_a_leader_says_so_regularly() -> None:
+    world = led()
+    here = len(world.log)
+    world.pass_s(10)
+    said = [e.beacon for _, e in world.log[here:] if isinstance(e, PublishBeacon)]
+    assert len(said) == round(10 / BEACON_S)
+    assert {b.authority for b in said} == {world.plan.key.authority}
+
+
+def test_a_restart_goes_on_with_the_known_plan_unchanged_under_a_higher_epoch() -> None:
+    world = led()
+    world.send("shift", **TO_CHENGDU)
+    world.send("pause")
+    world.pass_s(6)
+    before = world.plan
+    world.stop("coordinator")
+    world.start("coordinator")
+    world.pass_s(6)
+    assert world.plan.key == Key(1, 2, "coordinator", 1)
+    assert msgspec.structs.replace(world.plan, key=before.key) == before
+    assert {s.state.applied.key for s in world.sites.values() if s.state.applied} == {world.plan.key}
+
+
+def test_a_restart_in_the_middle_of_an_operation_goes_on_with_it() -> None:
+    world = led()
+    world.lose_calls = True
+    id_ = world.send("shift", **TO_CHENGDU)
+    world.pass_s(1)
+    world.stop("coordinator")
+    world.lose_calls = False
+    world.start("coordinator")
+    world.pass_s(8)
+    assert world.words(id_) == ["running", "done"]
+    assert world.shares() == {"nanchang": 20, "chengdu": 80}
+
+
+def test_a_coordinator_that_lost_its_disk_gets_the_plan_from_the_sites() -> None:
+    world = led()
+    world.send("shift", **TO_CHENGDU)
+    world.pass_s(4)
+    before = world.plan
+    world.stop("coordinator")
+    world.disk.clear()
+    world.retained = None
+    world.start("coordinator")
+    assert world.hosts["coordinator"].known is None
+    world.pass_s(8)
+    assert world.plan.key.authority > before.key.authority
+    assert msgspec.structs.replace(world.plan, key=before.key) == before
+
+
+def test_a_plan_on_the_bus_that_is_newer_than_those_of_the_sites_is_not_lost() -> None:
+    """It was published in the last life of the leader, and no site has it yet."""
+    world = led()
+    world.stop("coordinator")
+    newest = _next(world.disk["coordinator"])
+    world.start("coordinator")
+    world.pass_s(2.5)
+    for site in world.sites.values():
+        site.alive = False
+    world.pass_s(1)
+    assert world.hosts["coordinator"].role is Role.CLAIMING
+    world.post_all(PlanSeen(newest))
+    world.pass_s(4)
+    assert world.shares() == {"chengdu": 100}
+
+
+def _next(plan: Plan) -> Plan:
+    claims = msgspec.structs.replace(plan.services["claims"], shares={"chengdu": 100})
+    return msgspec.structs.replace(plan, key=plan.key.next_revision(), services=plan.services | {"claims": claims})
+
+
+def test_a_standby_stands_by_and_learns_the_plan() -> None:
+    world = led(hosts=BOTH)
+    assert world.hosts["coordinator2"].role is Role.STANDBY
+    assert world.hosts["coordinator2"].known == world.plan
+    world.stop("coordinator")
+    world.pass_s(60)
+    assert world.hosts["coordinator2"].role is Role.STANDBY, "two alone never promote automatically"
+
+
+def test_the_host_of_the_file_stands_by_where_the_newest_plan_is_anothers() -> None:
+    world = led(hosts=BOTH)
+    world.send("takeover", host="coordinator2")
+    world.pass_s(4)
+    world.stop("coordinator")
+    world.start("coordinator")
+    world.pass_s(10)
+    assert world.hosts["coordinator"].role is Role.STANDBY
+    assert world.leader().host == "coordinator2"
+
+
+def test_a_takeover_moves_authority_and_the_old_leader_steps_down_on_the_claim() -> None:
+    world = led(hosts=BOTH)
+    world.send("shift", **TO_CHENGDU)
+    world.pass_s(4)
+    before = world.plan
+    id_ = world.send("takeover", host="coordinator2")
+    world.pass_s(6)
+    assert world.leader().host == "coordinator2"
+    assert world.hosts["coordinator"].role is Role.STANDBY
+    assert world.words(id_) == ["done"]
+    assert world.last(id_).observed == {"promised": ["chengdu", "nanchang"]}
+    assert world.last(id_).unproven == ()
+    assert (world.plan.key.epoch, world.plan.key.holder) == (before.key.epoch + 1, "coordinator2")
+    assert world.plan.services == before.services
+    assert world.plan.past == before.past
+    assert world.plan.commands[id_].state is OperationState.DONE
+    [note] = world.notes("stood-down")
+    assert "higher than our" in str(note.body["why"])
+    order = [(h, type(e)) for h, e in world.log]
+    first_of_new = order.index(("coordinator2", PublishPlan))
+    assert ("coordinator", PublishPlan) not in order[first_of_new:]
+
+
+def test_a_takeover_while_an_operation_runs_goes_on_with_it() -> None:
+    world = led(hosts=BOTH)
+    world.lose_calls = True
+    id_ = world.send("shift", **TO_CHENGDU)
+    world.pass_s(1)
+    world.send("takeover", host="coordinator2")
+    world.lose_calls = False
+    world.pass_s(4)
+    assert world.leader().host == "coordinator2"
+    assert world.words(id_) == ["running", "done"]
+
+
+def test_a_takeover_with_the_old_leader_and_a_site_dead_lists_what_is_unproven() -> None:
+    world = led(hosts=BOTH)
+    world.stop("coordinator")
+    world.sites["nanchang"].alive = False
+    id_ = world.send("takeover", host="coordinator2")
+    world.pass_s(6)
+    assert world.leader().host == "coordinator2"
+    assert world.last(id_).unproven == ("nanchang did not answer the claim",)
+
+
+def test_a_takeover_is_obeyed_once() -> None:
+    world = led(hosts=BOTH)
+    world.send("takeover", host="coordinator2")
+    world.pass_s(4)
+    key = world.plan.key
+    id_ = world.send("takeover", host="coordinator2")
+    world.pass_s(4)
+    assert world.words(id_) == ["done"]
+    assert world.plan.key.authority == key.authority
+
+
+@pytest.mark.parametrize(
+    ("fields", "retained"), [({"life_s": 0.0001}, False), ({}, True), ({"dry_run": True}, False), ({"host": "other"}, False)]
+)
+def test_a_standby_obeys_no_takeover_that_is_old_retained_a_trial_or_for_another(
+    fields: dict[str, object], retained: bool
+) -> None:
+    world = led(hosts=BOTH)
+    world.stop("coordinator")
+    if retained:
+        from tests.unit.test_fleet_driver import body_of
+
+        world.send_raw(body_of("takeover", wall=world.wall, host="coordinator2"), retained=True)
+    else:
+        if "life_s" in fields:
+            world.mono -= 1
+        body = {"host": "coordinator2"} | fields
+        world.mono, sent = world.mono, body
+        from tests.unit.test_fleet_driver import body_of
+
+        payload = body_of("takeover", wall=world.wall, **sent)  # type: ignore[arg-type]
+        if "life_s" in fields:
+            world.mono += 1
+        world.send_raw(payload)
+    world.pass_s(4)
+    assert world.hosts["coordinator2"].role is Role.STANDBY
+
+
+def test_a_standby_ignores_all_other_commands() -> None:
+    world = led(hosts=BOTH)
+    world.stop("coordinator")
+    here = len(world.log)
+    for kind in ("shift", "failover", "pause", "call"):
+        world.send(kind)
+    world.pass_s(3)
+    assert world.log[here:] == []
+
+
+def test_of_two_claims_at_once_the_higher_holder_wins_and_one_leads() -> None:
+    world = led(hosts=BOTH)
+    world.stop("coordinator")
+    world.start("coordinator")
+    world.pass_s(LISTEN_S - 0.5)
+    plan = world.hosts["coordinator"].known
+    assert plan is not None
+    low, high = (Authority(1, plan.key.epoch + 1, host) for host in BOTH)
+    assert low < high
+    for site in world.sites.values():
+        site.alive = False  # Their promises are brought by hand.
+    world.pass_s(0.5)
+    assert world.hosts["coordinator"].role is Role.CLAIMING
+    world.post_all(ClaimCame(Claim(high, world.wall)))
+    world.drain()
+    assert world.hosts["coordinator"].role is Role.LISTENING
+    world.post_all(PromiseCame(Promise("nanchang", low, None)))
+    world.pass_s(10)
+    assert world.hosts["coordinator"].role is Role.STANDBY
+
+
+def test_a_claim_is_given_up_when_a_site_promised_a_higher_one() -> None:
+    world = World()
+    for site in world.sites.values():
+        site.state = msgspec.structs.replace(site.state, promised=Authority(1, 7, "coordinator2"))
+    world.pass_s(12)
+    assert world.hosts["coordinator"].role is not Role.LEADING or world.plan.key.epoch > 7
+    world.pass_s(12)
+    assert all(s.state.promised is not None and s.state.promised >= Authority(1, 7, "coordinator2") for s in world.sites.values())
+
+
+@pytest.mark.parametrize("what", ["beacon", "plan", "claim", "promise"])
+def test_a_writer_that_sees_a_higher_authority_stops_at_once(what: str) -> None:
+    world = led()
+    higher = Authority(1, world.plan.key.epoch + 3, "coordinator2")
+    plan = msgspec.structs.replace(world.plan, key=Key.first(higher))
+    event = {
+        "beacon": BeaconSeen(Beacon(higher, plan.key, world.wall), retained=False),
+        "plan": PlanSeen(plan),
+        "claim": ClaimCame(Claim(higher, world.wall)),
+        "promise": PromiseCame(Promise("nanchang", higher, None)),
+    }[what]
+    world.step("coordinator", event)
+    assert world.hosts["coordinator"].role is Role.LISTENING
+    here = len(world.log)
+    id_ = world.send("shift", **TO_CHENGDU)
+    assert world.words(id_) == []
+    assert world.log[here:] == []
+    world.pass_s(6)
+    assert world.hosts["coordinator"].role is Role.STANDBY
+
+
+def test_a_claimant_that_sees_a_plan_above_its_claim_stops() -> None:
+    world = World()
+    for site in world.sites.values():
+        site.alive = False
+    world.pass_s(LISTEN_S)
+    assert world.hosts["coordinator"].role is Role.CLAIMING
+    world.step("coordinator", PlanSeen(first_plan(FLEET, Key(1, 5, "coordinator2", 9))))
+    assert world.hosts["coordinator"].role is Role.LISTENING
+
+
+def test_its_own_claim_plan_and_beacon_come_back_and_change_nothing() -> None:
+    world = led()
+    state = world.hosts["coordinator"]
+    authority = world.plan.key.authority
+    for event in (
+        ClaimCame(Claim(authority, world.wall)),
+        PlanSeen(world.plan),
+        BeaconSeen(Beacon(authority, world.plan.key, world.wall), retained=False),
+        PlanSeen(msgspec.structs.replace(world.plan, key=Key(1, 0, "zzz", 99))),
+        BeaconSeen(Beacon(Authority(1, 99, "zzz"), world.plan.key, world.wall), retained=True),
+    ):
+        world.step("coordinator", event)
+        assert world.hosts["coordinator"].role is Role.LEADING
+        assert world.hosts["coordinator"].known == state.known
+
+
+def test_a_changed_file_is_fitted_under_the_next_key_after_the_plan_was_published_unchanged() -> None:
+    world = led()
+    world.send("shift", **TO_CHENGDU)
+    world.pass_s(4)
+    before = world.plan
+    world.stop("coordinator")
+    world.fleet = msgspec.structs.replace(
+        FLEET, services=FLEET.services | {"loans": msgspec.structs.replace(FLEET.services["claims"], dids=("95558",))}
+    )
+    world.start("coordinator")
+    world.pass_s(6)
+    first, second = world.plans()[-2:]
+    assert (first.key.revision, second.key.revision) == (1, 2)
+    assert msgspec.structs.replace(first, key=before.key) == before
+    assert second.services["claims"] == before.services["claims"]
+    assert second.services["loans"].shares == {"nanchang": 60, "chengdu": 40}
+    assert world.sites["nanchang"].astdb["cp/did/95558"] == "loans"
