@@ -63,6 +63,6 @@ async def nothing_is_left(request: pytest.FixtureRequest) -> AsyncIterator[None]
     before = Before()
     yield
     deadline = time.monotonic() + END_S
-    while (left := before.left()) and time.monotonic() < deadline:
+    while (left := before.left()) and time.monotonic() < deadline:  # noqa: ASYNC110 - a transport tells nobody
         await asyncio.sleep(0.001)
     assert not left, f"left behind: {'; '.join(left)}"

@@ -68,17 +68,23 @@ class Journal:
 
     async def load(self, name: str) -> bytes | None:
         """A piece of state as it was kept."""
-        async with self._turn, self._db.execute("SELECT body FROM state WHERE name = ?", (name,)) as cursor:
-            row = await cursor.fetchone()
-        return bytes(row[0]) if row else None
+        rows = await self._read("SELECT body FROM state WHERE name = ?", (name,))
+        return bytes(rows[0][0]) if rows else None
 
     async def rows(self, *, limit: int, id_: str | None = None) -> list[Row]:
         """The newest rows, oldest first."""
         where, values = ("WHERE id = ?", (id_, limit)) if id_ else ("", (limit,))
         query = f"SELECT seq, at, kind, id, body FROM journal {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - constant parts
-        async with self._turn, self._db.execute(query, values) as cursor:
-            found = [Row(r[0], r[1], r[2], r[3], msgspec.json.decode(r[4])) for r in await cursor.fetchall()]
+        found = [Row(r[0], r[1], r[2], r[3], msgspec.json.decode(r[4])) for r in await self._read(query, values)]
         return found[::-1]
+
+    async def _read(self, query: str, values: tuple[object, ...]) -> list[sqlite3.Row]:
+        async with self._turn:
+            try:
+                async with self._db.execute(query, values) as cursor:
+                    return list(await cursor.fetchall())
+            except sqlite3.Error as error:
+                raise JournalError(f"the journal cannot be read: {error}") from error
 
     async def _write(self, statement: str, values: tuple[object, ...]) -> None:
         async with self._turn:

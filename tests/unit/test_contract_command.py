@@ -129,7 +129,9 @@ def test_a_bad_name_inside_of_a_field_is_refused(name: str) -> None:
     assert rule(changed("pause", override=[name])) == "bad-field"
 
 
-@pytest.mark.parametrize("digest", ["", "a" * 31, "a" * 33, "A" * 32, "g" * 32, "a" * 32 + "\n", " " + "a" * 31, 7, None])
+@pytest.mark.parametrize(
+    "digest", ["", "a" * 31, "a" * 33, "A" * 32, "g" * 32, "a" * 32 + "\n", " " + "a" * 31, 7, None]
+)
 def test_a_digest_that_is_none_is_refused(digest: object) -> None:
     assert rule(changed("agents.enrol", digest=digest)) == "bad-field"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -9,6 +11,7 @@ from controlplane.contract.key import Authority, Key
 from controlplane.contract.operation import OperationState
 from controlplane.contract.plan import Plan
 from controlplane.contract.report import Beacon, Claim, Promise
+from controlplane.fleet import authority
 from controlplane.fleet.authority import BEACON_S, CLAIM_S, LISTEN_S
 from controlplane.fleet.slicing import first_plan
 from controlplane.fleet.state import (
@@ -22,7 +25,7 @@ from controlplane.fleet.state import (
     Role,
     SavePlan,
 )
-from tests.unit.test_fleet_driver import FLEET, World, led
+from tests.unit.test_fleet_driver import FLEET, World, body_of, led
 
 BOTH = ("coordinator", "coordinator2")
 TO_CHENGDU = {"service": "claims", "shares": {"nanchang": 20, "chengdu": 80}}
@@ -195,6 +198,15 @@ def test_a_takeover_with_the_old_leader_and_a_site_dead_lists_what_is_unproven()
     assert world.last(id_).unproven == ("nanchang did not answer the claim",)
 
 
+def test_a_takeover_for_a_standby_that_is_not_there_moves_nothing_and_nobody_says_done() -> None:
+    world = led()
+    before = world.plan
+    id_ = world.send("takeover", host="coordinator2")
+    world.pass_s(6)
+    assert world.plan == before
+    assert world.words(id_) == []
+
+
 def test_a_takeover_is_obeyed_once() -> None:
     world = led(hosts=BOTH)
     world.send("takeover", host="coordinator2")
@@ -207,28 +219,17 @@ def test_a_takeover_is_obeyed_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "retained"), [({"life_s": 0.0001}, False), ({}, True), ({"dry_run": True}, False), ({"host": "other"}, False)]
+    ("fields", "retained", "late_s"),
+    [({}, False, 61), ({}, True, 0), ({"dry_run": True}, False, 0), ({"host": "other"}, False, 0)],
 )
 def test_a_standby_obeys_no_takeover_that_is_old_retained_a_trial_or_for_another(
-    fields: dict[str, object], retained: bool
+    fields: dict[str, Any], retained: bool, late_s: float
 ) -> None:
     world = led(hosts=BOTH)
     world.stop("coordinator")
-    if retained:
-        from tests.unit.test_fleet_driver import body_of
-
-        world.send_raw(body_of("takeover", wall=world.wall, host="coordinator2"), retained=True)
-    else:
-        if "life_s" in fields:
-            world.mono -= 1
-        body = {"host": "coordinator2"} | fields
-        world.mono, sent = world.mono, body
-        from tests.unit.test_fleet_driver import body_of
-
-        payload = body_of("takeover", wall=world.wall, **sent)  # type: ignore[arg-type]
-        if "life_s" in fields:
-            world.mono += 1
-        world.send_raw(payload)
+    payload = body_of("takeover", wall=world.wall, **({"host": "coordinator2"} | fields))
+    world.mono += late_s
+    world.send_raw(payload, retained=retained)
     world.pass_s(4)
     assert world.hosts["coordinator2"].role is Role.STANDBY
 
@@ -243,35 +244,35 @@ def test_a_standby_ignores_all_other_commands() -> None:
     assert world.log[here:] == []
 
 
-def test_of_two_claims_at_once_the_higher_holder_wins_and_one_leads() -> None:
-    world = led(hosts=BOTH)
-    world.stop("coordinator")
-    world.start("coordinator")
-    world.pass_s(LISTEN_S - 0.5)
-    plan = world.hosts["coordinator"].known
-    assert plan is not None
-    low, high = (Authority(1, plan.key.epoch + 1, host) for host in BOTH)
-    assert low < high
-    for site in world.sites.values():
-        site.alive = False  # Their promises are brought by hand.
-    world.pass_s(0.5)
-    assert world.hosts["coordinator"].role is Role.CLAIMING
-    world.post_all(ClaimCame(Claim(high, world.wall)))
+@pytest.mark.parametrize("order", [BOTH, BOTH[::-1]])
+def test_of_two_claims_at_once_the_higher_holder_wins_and_one_leads(order: tuple[str, str]) -> None:
+    world = World(hosts=BOTH)
+    for host in order:
+        world.hosts[host], effects = authority.claim(world.hosts[host], world.now)
+        for effect in effects:
+            world.carry_out(host, effect)
+    assert {s.role for s in world.hosts.values()} == {Role.CLAIMING}
     world.drain()
-    assert world.hosts["coordinator"].role is Role.LISTENING
-    world.post_all(PromiseCame(Promise("nanchang", low, None)))
+    assert world.leader().host == "coordinator2"
     world.pass_s(10)
+    assert world.leader().host == "coordinator2"
     assert world.hosts["coordinator"].role is Role.STANDBY
+    assert [s.state.promised for s in world.sites.values()] == [Authority(1, 1, "coordinator2")] * 2
+    holders = [p.key.holder for p in world.plans()]
+    assert holders == sorted(holders), "the lower one wrote after the higher one led"
 
 
-def test_a_claim_is_given_up_when_a_site_promised_a_higher_one() -> None:
+def test_a_claim_is_given_up_when_a_site_promised_a_higher_one_and_the_next_is_above_it() -> None:
     world = World()
+    world.pass_s(LISTEN_S - 0.5)
     for site in world.sites.values():
         site.state = msgspec.structs.replace(site.state, promised=Authority(1, 7, "coordinator2"))
-    world.pass_s(12)
-    assert world.hosts["coordinator"].role is not Role.LEADING or world.plan.key.epoch > 7
-    world.pass_s(12)
-    assert all(s.state.promised is not None and s.state.promised >= Authority(1, 7, "coordinator2") for s in world.sites.values())
+    world.pass_s(0.5)
+    assert len(world.notes("claim")) == 1
+    assert world.hosts["coordinator"].role is Role.LISTENING
+    assert world.plans() == []
+    world.pass_s(LISTEN_S + 1)
+    assert world.plan.key == Key(1, 8, "coordinator", 1)
 
 
 @pytest.mark.parametrize("what", ["beacon", "plan", "claim", "promise"])

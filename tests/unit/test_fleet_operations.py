@@ -136,7 +136,14 @@ def test_real_calls_on_the_new_division_are_counted_and_those_on_the_old_are_not
     new = world.plan.services["claims"].since
     for since, target in ((old, "nanchang"), (new, "chengdu"), (new, "chengdu"), (new, "nanchang")):
         world.events(
-            "nanchang", CallEventKind.ROUTE, "c", synthetic=False, plan=since, call_kind="svc", id="claims", target=target
+            "nanchang",
+            CallEventKind.ROUTE,
+            "c",
+            synthetic=False,
+            plan=since,
+            call_kind="svc",
+            id="claims",
+            target=target,
         )
     world.lose_calls = False
     world.pass_s(4)
@@ -396,6 +403,17 @@ def test_an_enrolment_that_the_site_does_not_apply_leaves_no_agent() -> None:
     world.pass_s(18)
     assert world.words(id_) == ["running", "undone"]
     assert world.plan.agents == {}
+
+
+def test_a_phone_that_does_not_answer_is_rung_once_and_told() -> None:
+    world = led()
+    world.lose_calls = True
+    world.sites["chengdu"].phones.add("home01")
+    id_ = world.send("agents.enrol", **ENROL)
+    world.pass_s(40)
+    assert [p.id for p in world.sites["chengdu"].probes] == ["home01"]
+    assert world.words(id_) == ["running", "done"]
+    assert "did not answer a test call" in world.last(id_).unproven[0]
 
 
 def test_revoke_takes_everything_away_and_sees_it_gone() -> None:

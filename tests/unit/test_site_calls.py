@@ -25,7 +25,9 @@ def test_an_arrival_a_failure_a_last_word_and_a_corrupt_value_are_read() -> None
         assert event is not None
         return event
 
-    arrive = read(UserEvent="CPArrive", Call="c", Kind="svc", Id="claims", From="nanchang", Waited="1500", Syn="0", At="9")
+    arrive = read(
+        UserEvent="CPArrive", Call="c", Kind="svc", Id="claims", From="nanchang", Waited="1500", Syn="0", At="9"
+    )
     assert (arrive.came_from, arrive.waited_ms, arrive.synthetic, arrive.at_ms) == ("nanchang", 1500, False, 9)
     gone = read(UserEvent="CPNext", Call="c", Target="chengdu", Status="CHANUNAVAIL", Cause="20")
     assert (gone.kind, gone.target, gone.detail, gone.at_ms) == (CallEventKind.NEXT, "chengdu", "CHANUNAVAIL 20", 5)
@@ -49,7 +51,22 @@ def test_a_number_that_is_none_is_as_if_absent(number: str) -> None:
     assert (event.number, event.at_ms, event.waited_ms) == (0, 5, 0)
 
 
-NAMES = ["UserEvent", "Call", "Kind", "Id", "Plan", "Target", "N", "Syn", "At", "From", "Waited", "Status", "Cause", "Key"]
+NAMES = [
+    "UserEvent",
+    "Call",
+    "Kind",
+    "Id",
+    "Plan",
+    "Target",
+    "N",
+    "Syn",
+    "At",
+    "From",
+    "Waited",
+    "Status",
+    "Cause",
+    "Key",
+]
 TEXTS = st.text(max_size=12) | st.sampled_from([*USER_EVENTS, "1", "0"])
 
 

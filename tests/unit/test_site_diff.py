@@ -114,7 +114,8 @@ PIECES = st.builds(
     trunks=st.dictionaries(NAMES, st.builds(TrunkLine, NAMES, st.just("carrier"), st.integers(0, 9))),
     links=st.dictionaries(NAMES, st.builds(LinkLine, NAMES, st.integers(0, 9))),
     seats=st.dictionaries(
-        AGENTS, st.builds(Seat, st.just("n"), st.lists(SERVICES, unique=True).map(tuple), st.integers(0, 9), st.just("d"))
+        AGENTS,
+        st.builds(Seat, st.just("n"), st.lists(SERVICES, unique=True).map(tuple), st.integers(0, 9), st.just("d")),
     ),
 )
 FOREIGN_KEYS = st.sampled_from(["cpstate/svc/claims", "registrar/x", "cpx/svc/claims", "CF/100", HOLD])
@@ -123,7 +124,8 @@ OUR_KEYS = st.sampled_from(["cp/svc/claims", "cp/svc/gone", "cp/out/national", "
                             "cp/link/zz", "cp/endpoint/home01", "cp/aor/home01", "cp/auth/home01", "cp/endpoint/home09",
                             "cp/strange", "cp/prefix/0", APPLIED])  # fmt: skip
 QUEUE_MEMBERS = st.dictionaries(
-    st.tuples(SERVICES, AGENTS.map(lambda a: f"PJSIP/{a}")), st.builds(Member, AGENTS.map(lambda a: f"cp:{a}"), st.integers(0, 9))
+    st.tuples(SERVICES, AGENTS.map(lambda a: f"PJSIP/{a}")),
+    st.builds(Member, AGENTS.map(lambda a: f"cp:{a}"), st.integers(0, 9)),
 )
 FOREIGN_MEMBERS = st.dictionaries(
     st.tuples(SERVICES, st.sampled_from(["PJSIP/n01", "PJSIP/n02"])),
@@ -168,7 +170,9 @@ def test_the_steps_bring_any_server_to_the_slice_and_touch_nothing_else(piece: S
     server = Asterisk(seen)
     server.do(steps)
     assert {k: v for k, v in server.astdb.items() if ours(k)} == want.astdb
-    assert {k: v for k, v in server.astdb.items() if not ours(k)} == {k: v for k, v in seen.astdb.items() if not ours(k)}
+    assert {k: v for k, v in server.astdb.items() if not ours(k)} == {
+        k: v for k, v in seen.astdb.items() if not ours(k)
+    }
     assert {k: m for k, m in server.members.items() if m.name.startswith("cp:")} == want.members
     assert {k: m for k, m in server.members.items() if not m.name.startswith("cp:")} == {
         k: m for k, m in seen.members.items() if not m.name.startswith("cp:")

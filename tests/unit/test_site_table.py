@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from fractions import Fraction
 
@@ -22,7 +23,7 @@ def divisions(draw: st.DrawFn) -> tuple[int, ...]:
     """Whole percents that add up to 100, over 1 to 16 targets, zeros among them."""
     cuts = sorted(draw(st.lists(st.integers(0, 100), min_size=0, max_size=15)))
     edges = [0, *cuts, 100]
-    return tuple(b - a for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(b - a for a, b in itertools.pairwise(edges))
 
 
 def worst(shares: tuple[int, ...], table: tuple[int, ...], rounds: int = 1) -> Fraction:
