@@ -38,5 +38,5 @@ lab-down: .venv/.ready ## take the lab away
 	$(BIN)/python -m tests.lab down
 
 clean: ## take away everything made here: the lab, its images, the engine if we started it, build/ and .venv/
-	-[ -x $(BIN)/python ] && $(BIN)/python -m tests.lab clean
+	if [ -x $(BIN)/python ]; then $(BIN)/python -m tests.lab clean; fi
 	rm -rf build .venv

@@ -10,7 +10,7 @@ import msgspec
 from controlplane.cli import desk
 from controlplane.contract.command import Command
 from controlplane.contract.operation import Operation
-from controlplane.contract.report import CallEventKind, CallEvents
+from controlplane.contract.report import CallEventKind, CallEvents, synthetic_prefix
 from controlplane.contract.topics import Topics
 from controlplane.edge.config import Settings
 from controlplane.edge.mqtt import Arrived
@@ -34,7 +34,7 @@ async def place_and_watch(
     settings: Settings, command: Command, *, wait_s: float
 ) -> tuple[Operation | None, list[Seen]]:
     """Send the command and collect what the sites say of its calls."""
-    head = f"syn-{str(command.id)[:8]}-"
+    head = synthetic_prefix(str(command.id))
     seen: dict[str, Seen] = {}
 
     heard = asyncio.Event()

@@ -17,6 +17,7 @@ from controlplane.contract.fleet import warnings
 from controlplane.edge.ami import actions
 from controlplane.edge.ami.link import AmiConfig, AmiLink, Phase
 from controlplane.edge.config import Settings, load
+from controlplane.run.asterisk import NOT_FOUND
 
 #: The contexts of dialplans/controlplane.conf that calls come in by.
 CONTEXTS = ("cp-from-carrier", "cp-from-site", "cp-from-agent", "cp-syn-svc", "cp-syn-out", "cp-syn-agent")
@@ -49,7 +50,7 @@ async def check(path: Path) -> AsyncIterator[Finding]:
     for warning in warnings(settings.fleet):
         yield Finding(Grade.WARNING, "ingress", warning)
     if settings.host.site or settings.host.host:
-        yield _disk(Path(settings.host.state_dir))
+        yield _disk(settings.path(settings.host.state_dir))
     broker = settings.host.broker
     if refused := await broker_fault(settings):
         yield Finding(Grade.FAULT, "broker", refused)
@@ -133,7 +134,9 @@ async def _dialplan(link: AmiLink) -> Finding:
 async def _hold(link: AmiLink) -> Finding:
     try:
         await link.call(actions.DBGet(family="cp", key="hold"))
-    except ActionRefused:
+    except ActionRefused as error:
+        if error.message != NOT_FOUND:
+            raise
         return Finding(Grade.OK, "hands-off", "nobody holds this site")
     return Finding(Grade.WARNING, "hands-off", "AstDB cp/hold is set: nothing is written here until it is removed")
 

@@ -7,12 +7,13 @@ import datetime as dt
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import msgspec
 import structlog
 
 from controlplane.contract.command import Command
-from controlplane.contract.errors import ControlPlaneError
+from controlplane.contract.errors import ControlPlaneError, LinkDown, OutcomeUnknown
 from controlplane.contract.operation import FINAL, Operation, OperationState
 from controlplane.contract.plan import Plan
 from controlplane.contract.report import Beacon, Report
@@ -26,16 +27,18 @@ from controlplane.run.codec import Unreadable, decode, encode
 FIRST_WORD_S = 5.0
 #: How long retained state may take to come after a connect.
 RETAINED_S = 1.0
+T = TypeVar("T")
 
 
 class FleetState(msgspec.Struct, frozen=True):
-    """What the bus knows. `heard` holds the sites whose report came live, not retained."""
+    """What the bus knows. `unreadable` names the topics whose retained message cannot be read: it is left out."""
 
     plan: Plan | None
     beacon: Beacon | None
     beacon_live: bool
     reports: dict[str, Report]
     operations: tuple[Operation, ...]
+    unreadable: tuple[str, ...] = ()
 
 
 def broker_of(settings: Settings) -> Broker:
@@ -57,10 +60,14 @@ def stamp(settings: Settings, life_s: int) -> dict[str, object]:
 async def send(
     settings: Settings, command: Command, *, wait_s: float, on_progress: Callable[[Operation], None]
 ) -> Operation | None:
-    """Send a command and follow it to its end, or to the deadline. Returns the last word heard, if any."""
+    """Send a command and follow it to its end, or to the deadline. Returns the last word heard, if any.
+
+    LinkDown: nothing was sent. OutcomeUnknown: the command may have been sent, and no word of it came.
+    """
     topics = Topics(settings.fleet.fleet)
     id_ = str(command.id)
     last: Operation | None = None
+    begun = False
     words: asyncio.Queue[Operation] = asyncio.Queue()
 
     def hear(message: Arrived) -> None:
@@ -70,20 +77,27 @@ async def send(
             structlog.get_logger().warning("operation.unreadable", topic=message.topic)
 
     reply = topics.reply(settings.host.broker.account, id_)
-    async with open_desk(broker_of(settings), (topics.operation(id_), reply), hear) as publish:
-        await publish(topics.command, encode(command), reply)
-        deadline = clock.monotonic_s() + wait_s
-        while (left := deadline - clock.monotonic_s()) > 0:
-            try:
-                async with asyncio.timeout(min(left, FIRST_WORD_S) if last is None else left):
-                    word = await words.get()
-            except TimeoutError:
-                break
-            if word != last:
-                on_progress(word)
-            last = word
-            if word.state in FINAL or word.state is OperationState.ACCEPTED:
-                break
+    try:
+        async with open_desk(broker_of(settings), (topics.operation(id_), reply), hear) as publish:
+            begun = True
+            await publish(topics.command, encode(command), reply)
+            deadline = clock.monotonic_s() + wait_s
+            while (left := deadline - clock.monotonic_s()) > 0:
+                try:
+                    async with asyncio.timeout(min(left, FIRST_WORD_S) if last is None else left):
+                        word = await words.get()
+                except TimeoutError:
+                    break
+                if word != last:
+                    on_progress(word)
+                last = word
+                if word.state in FINAL or word.state is OperationState.ACCEPTED:
+                    break
+    except LinkDown as error:
+        if not begun:
+            raise
+        if last is None:
+            raise OutcomeUnknown(f"the command may have been sent ({error}); look at `controlplane history`") from error
     return last
 
 
@@ -98,18 +112,33 @@ async def read_state(settings: Settings) -> FleetState:
 
     async with open_desk(broker_of(settings), subscriptions, hear):
         await asyncio.sleep(RETAINED_S)
-    plan = found.get(topics.plan)
-    beacon = found.get(topics.authority)
+    return state_of(topics, {topic: message.payload for topic, message in found.items()})
+
+
+def state_of(topics: Topics, payloads: dict[str, bytes]) -> FleetState:
+    """The state in retained messages, by topic. One that cannot be read is left out and named."""
+    unreadable: list[str] = []
+
+    def read(topic: str, form: type[T]) -> T | None:
+        payload = payloads.get(topic, b"")
+        if not payload:
+            return None  # An empty message is how a retained one is taken away.
+        try:
+            return decode(payload, form)
+        except Unreadable:
+            unreadable.append(topic)
+            return None
+
+    beacon = read(topics.authority, Beacon)
+    reports = [read(topic, Report) for topic in sorted(payloads) if topic.endswith("/report")]
+    operations = [read(topic, Operation) for topic in sorted(payloads) if "/operation/" in topic]
     return FleetState(
-        plan=decode(plan.payload, Plan) if plan else None,
-        beacon=decode(beacon.payload, Beacon) if beacon else None,
-        beacon_live=bool(beacon and clock.wall() - decode(beacon.payload, Beacon).at < dt.timedelta(seconds=10)),
-        reports={
-            r.site: r for r in (decode(m.payload, Report) for t, m in sorted(found.items()) if t.endswith("/report"))
-        },
-        operations=tuple(
-            sorted((decode(m.payload, Operation) for t, m in found.items() if "/operation/" in t), key=lambda o: o.at)
-        ),
+        plan=read(topics.plan, Plan),
+        beacon=beacon,
+        beacon_live=beacon is not None and clock.wall() - beacon.at < dt.timedelta(seconds=10),
+        reports={report.site: report for report in reports if report is not None},
+        operations=tuple(sorted((o for o in operations if o is not None), key=lambda o: o.at)),
+        unreadable=tuple(sorted(unreadable)),
     )
 
 

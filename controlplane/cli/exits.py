@@ -25,7 +25,7 @@ def exit_for(operation: Operation | None) -> Exit:
     match operation.state:
         case OperationState.REFUSED:
             return Exit.REFUSED
-        case OperationState.FAILED | OperationState.UNDONE | OperationState.SUPERSEDED:
+        case OperationState.FAILED | OperationState.UNDONE | OperationState.CANCELLED | OperationState.SUPERSEDED:
             return Exit.FAILED
         case OperationState.DONE | OperationState.ACCEPTED:
             return Exit.DONE

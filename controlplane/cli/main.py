@@ -11,6 +11,7 @@ import msgspec
 import structlog
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from controlplane import __version__
@@ -20,8 +21,8 @@ from controlplane.cli.exits import Exit, exit_for
 from controlplane.cli.secrets import digest, hand_out, new_password
 from controlplane.contract import command as commands
 from controlplane.contract.command import Command
-from controlplane.contract.errors import ConfigError, ControlPlaneError
-from controlplane.contract.operation import Operation, Refusal
+from controlplane.contract.errors import ConfigError, ControlPlaneError, LinkDown
+from controlplane.contract.operation import Operation, OperationState, Refusal
 from controlplane.edge.config import Settings, load
 from controlplane.edge.journal import open_journal
 from controlplane.edge.logs import logging_to_stderr
@@ -53,10 +54,10 @@ def run() -> None:
         app()
     except ConfigError as error:
         for fault in error.faults:
-            err.print(f"[red]configuration[/] {fault}", highlight=False)
+            err.print(f"[red]configuration[/] {escape(fault)}", highlight=False)
         sys.exit(Exit.FAULT)
     except ControlPlaneError as error:
-        err.print(f"[red]fault[/] {error}", highlight=False)
+        err.print(f"[red]fault[/] {escape(str(error))}", highlight=False)
         sys.exit(Exit.FAULT)
 
 
@@ -92,8 +93,18 @@ class _Common(msgspec.Struct, frozen=True):
 def _do(kind: type[Any], fields: dict[str, object], common: _Common, *, wait_s: float = 60.0) -> Operation | None:
     """Send a command, show how it goes, end with the exit code that says how it went."""
     settings = load(common.config)
-    shared = {"reason": common.reason, "dry_run": common.dry_run, "override": common.override or []}
-    command = _command(settings, kind, fields | shared)
+    command = _shared(settings, kind, fields, common)
+    return _end(_send(settings, command, common, wait_s), common)
+
+
+def _shared(settings: Settings, kind: type[Any], fields: dict[str, object], common: _Common) -> Command:
+    """A command with the options that most verbs have."""
+    options = {"reason": common.reason, "dry_run": common.dry_run, "override": common.override or []}
+    return _command(settings, kind, fields | options)
+
+
+def _send(settings: Settings, command: Command, common: _Common, wait_s: float) -> Operation | None:
+    """Send a command and show how it goes."""
 
     def progress(operation: Operation) -> None:
         if not common.as_json:
@@ -106,6 +117,11 @@ def _do(kind: type[Any], fields: dict[str, object], common: _Common, *, wait_s: 
         _print_json(operation)
     elif operation is None:
         err.print("[red]no answer[/]: no coordinator leads, or it cannot reach this broker; see `controlplane status`")
+    return operation
+
+
+def _end(operation: Operation | None, common: _Common) -> Operation | None:
+    """End with the exit code that says how it went."""
     code = exit_for(operation)
     if not common.wait and operation is not None and code is Exit.NO_ANSWER:
         code = Exit.DONE  # Accepted and running is all that was asked for.
@@ -117,6 +133,14 @@ def _do(kind: type[Any], fields: dict[str, object], common: _Common, *, wait_s: 
 def _print_json(value: object) -> None:
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
     sys.stdout.flush()
+
+
+def _state(settings: Settings) -> desk.FleetState:
+    """The retained state of the fleet; what is left out of it is told on stderr."""
+    state = asyncio.run(desk.read_state(settings))
+    for topic in state.unreadable:
+        err.print(f"[yellow]left out[/] what is retained on {escape(topic)} cannot be read", highlight=False)
+    return state
 
 
 @app.command()
@@ -137,7 +161,7 @@ def site(config: Config = DEFAULT) -> None:
 
 async def _site(settings: Settings, name: str) -> None:
     log = structlog.get_logger().bind(site=name)
-    async with open_journal(Path(settings.host.state_dir) / "site.sqlite") as journal:
+    async with open_journal(settings.path(settings.host.state_dir) / "site.sqlite") as journal:
         await SiteDaemon(settings, journal, await load_state(name, journal), log).run()
 
 
@@ -153,7 +177,7 @@ def coordinator(config: Config = DEFAULT) -> None:
 
 async def _coordinator(settings: Settings, name: str) -> None:
     log = structlog.get_logger().bind(host=name)
-    async with open_journal(Path(settings.host.state_dir) / "coordinator.sqlite") as journal:
+    async with open_journal(settings.path(settings.host.state_dir) / "coordinator.sqlite") as journal:
         await Coordinator(settings, journal, await load_plan(journal), log).run()
 
 
@@ -174,7 +198,8 @@ async def _gather(config: Path, *, show: bool) -> list[Finding]:
         found.append(finding)
         if show:
             out.print(
-                f"[{colours[finding.grade]}]{finding.grade:8}[/]{finding.what:14} {finding.detail}", highlight=False
+                f"[{colours[finding.grade]}]{finding.grade:8}[/]{finding.what:14} {escape(finding.detail)}",
+                highlight=False,
             )
     return found
 
@@ -182,14 +207,14 @@ async def _gather(config: Path, *, show: bool) -> list[Finding]:
 @app.command()
 def status(config: Config = DEFAULT, as_json: Json = False) -> None:
     """Who leads, how each site is, how calls are divided."""
-    state = asyncio.run(desk.read_state(load(config)))
+    state = _state(load(config))
     _print_json(state) if as_json else tables.show_status(out, state)
 
 
 @app.command()
 def plan(config: Config = DEFAULT, as_json: Json = False) -> None:
     """The plan in force."""
-    found = asyncio.run(desk.read_state(load(config))).plan
+    found = _state(load(config)).plan
     if found is None:
         err.print("[red]no plan[/]: no coordinator has led this fleet yet")
         raise typer.Exit(Exit.FAULT)
@@ -208,7 +233,7 @@ def history(
     if local:
         _local_history(settings, limit, as_json)
         return
-    operations = asyncio.run(desk.read_state(settings)).operations[-limit:]
+    operations = _state(settings).operations[-limit:]
     _print_json(operations) if as_json else tables.show_history(out, operations)
 
 
@@ -216,7 +241,7 @@ def _local_history(settings: Settings, limit: int, as_json: bool) -> None:
     name = "site.sqlite" if settings.host.site else "coordinator.sqlite"
 
     async def read() -> list[Any]:
-        async with open_journal(Path(settings.host.state_dir) / name, read_only=True) as journal:
+        async with open_journal(settings.path(settings.host.state_dir) / name, read_only=True) as journal:
             return list(await journal.rows(limit=limit))
 
     rows = asyncio.run(read())
@@ -225,7 +250,7 @@ def _local_history(settings: Settings, limit: int, as_json: bool) -> None:
         return
     table = Table("seq", "at", "kind", "id", "what")
     for row in rows:
-        table.add_row(str(row.seq), row.at[:23], row.kind, row.id, msgspec.json.encode(row.body).decode()[:160])
+        table.add_row(str(row.seq), row.at[:23], row.kind, row.id, escape(msgspec.json.encode(row.body).decode()[:160]))
     out.print(table)
 
 
@@ -280,6 +305,12 @@ def undo(
 
 
 @app.command()
+def cancel(operation: str, config: Config = DEFAULT, reason: Reason = "", as_json: Json = False) -> None:
+    """End the running OPERATION and take back what it changed."""
+    _do(commands.Cancel, {"operation": operation}, _Common(config, reason, False, None, True, as_json))
+
+
+@app.command()
 def pause(config: Config = DEFAULT, reason: Reason = "", as_json: Json = False) -> None:
     """Nothing starts by itself; a running operation holds at its next gate."""
     _do(commands.Pause, {}, _Common(config, reason, False, None, True, as_json))
@@ -330,7 +361,7 @@ def call(
 @agents.command("list")
 def agents_list(config: Config = DEFAULT, as_json: Json = False) -> None:
     """The remote agents: where enrolled, registered or not, in which queues."""
-    state = asyncio.run(desk.read_state(load(config)))
+    state = _state(load(config))
     rows = {
         agent: {
             "name": a.name,
@@ -346,7 +377,9 @@ def agents_list(config: Config = DEFAULT, as_json: Json = False) -> None:
     for agent, row in rows.items():
         seat: Any = row["seat"]
         registered = "[red]unknown[/]" if seat is None else str(seat.contacts) if seat.contacts else "no"
-        table.add_row(agent, str(row["name"]), str(row["site"]), registered, ", ".join(seat.queues) if seat else "")
+        table.add_row(
+            agent, escape(str(row["name"])), str(row["site"]), registered, ", ".join(seat.queues) if seat else ""
+        )
     out.print(table)
 
 
@@ -362,17 +395,34 @@ def agents_enrol(
     override: Override = None, wait: Wait = True, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Make the endpoint of one remote agent; the password stays in the file, only its digest is sent."""
-    password = new_password()
-    if not dry_run:
-        try:
-            hand_out(password_file, password)
-        except OSError as error:
-            raise typer.BadParameter(f"--password-file {password_file}: {error.strerror}") from None
+    common = _Common(config, reason, dry_run, override, wait, as_json)
+    settings, password = load(config), new_password()
     fields: dict[str, object] = {
         "agent": agent, "name": name, "site": site, "services": service, "penalty": penalty, "wait_s": wait_s,
         "digest": digest(agent, password),
     }  # fmt: skip
-    _do(commands.AgentsEnrol, fields, _Common(config, reason, dry_run, override, wait, as_json), wait_s=wait_s + 60)
+    command = _shared(settings, commands.AgentsEnrol, fields, common)
+    if dry_run:
+        _end(_send(settings, command, common, wait_s + 60), common)
+        return
+    try:
+        hand_out(password_file, password)
+    except OSError as error:
+        raise typer.BadParameter(f"--password-file {password_file}: {error.strerror}") from None
+    try:
+        operation = _send(settings, command, common, wait_s + 60)
+    except LinkDown:
+        _take_back(password_file, "nothing was sent")
+        raise
+    if operation is not None and operation.state is OperationState.REFUSED:
+        _take_back(password_file, "the enrolment was refused")
+    _end(operation, common)
+
+
+def _take_back(password_file: Path, why: str) -> None:
+    """The file of a password that nothing will ever know; so the same command can be given again."""
+    password_file.unlink(missing_ok=True)
+    err.print(f"[yellow]{why}[/]: {escape(str(password_file))} is removed again", highlight=False)
 
 
 @agents.command("revoke")

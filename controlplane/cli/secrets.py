@@ -25,5 +25,9 @@ def digest(agent: str, password: str) -> str:
 def hand_out(path: Path, password: str) -> None:
     """Write a password into a new file that only its owner can read; an existing file is never overwritten."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(password + "\n")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(password + "\n")
+    except BaseException:
+        path.unlink()  # A full disk: half a password is worse than none.
+        raise

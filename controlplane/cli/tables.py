@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from controlplane.cli.desk import FleetState
@@ -36,14 +37,15 @@ def show_operation(console: Console, operation: Operation) -> None:
     """One line for the state, then what a person has to know."""
     colour = _COLOURS.get(operation.state, "cyan")
     phase = f" {operation.phase}" if operation.phase else ""
-    console.print(f"[{colour}]{operation.state}[/] {operation.kind}{phase} {operation.progress:.0%}  {operation.id}")
+    what = escape(f"{operation.kind}{phase} {operation.progress:.0%}  {operation.id}")
+    console.print(f"[{colour}]{operation.state}[/] {what}")
     for refusal in operation.refusals:
-        console.print(f"  [red]{refusal.rule}[/]: {refusal.detail}")
+        console.print(f"  [red]{escape(refusal.rule)}[/]: {escape(refusal.detail)}")
     for line in operation.unproven:
-        console.print(f"  [yellow]unproven[/]: {line}")
+        console.print(f"  [yellow]unproven[/]: {escape(line)}")
     for title, facts in (("predicted", operation.predicted), ("observed", operation.observed)):
         for name, fact in facts.items():
-            console.print(f"  {title} {name}: {fact}")
+            console.print(f"  {title} {escape(f'{name}: {fact}')}")
 
 
 def show_status(console: Console, state: FleetState) -> None:
@@ -54,6 +56,8 @@ def show_status(console: Console, state: FleetState) -> None:
     console.print(f"leader {leader}   plan {state.plan.key.label if state.plan else 'none'}")
     if state.plan is not None and state.plan.paused_at is not None:
         console.print(f"[yellow]paused since {state.plan.paused_at.isoformat()}[/]")
+    for topic in state.unreadable:
+        console.print(f"[yellow]left out[/]: what is retained on {escape(topic)} cannot be read", highlight=False)
     table = Table("site", "mode", "link", "report", "applied", "channels", "remote agents", "trouble")
     for site in sorted(set(state.reports) | set(state.plan.sites if state.plan else {})):
         report = state.reports.get(site)
@@ -61,7 +65,7 @@ def show_status(console: Console, state: FleetState) -> None:
         if report is None:
             table.add_row(site, mode, "[red]no report[/]", "", "", "", "", "")
             continue
-        trouble = "; ".join((*(["HANDS OFF"] if report.hands_off else []), *report.trouble))
+        trouble = escape("; ".join((*(["HANDS OFF"] if report.hands_off else []), *report.trouble)))
         registered = sum(1 for seat in report.seats.values() if seat.contacts)
         behind = state.plan is not None and (report.applied is None or report.applied.key < state.plan.key)
         applied = report.applied.key.label if report.applied else "nothing"
@@ -85,7 +89,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     if plan.agents:
         agents = Table("agent", "name", "site", "services", "penalty")
         for id_, agent in plan.agents.items():
-            agents.add_row(id_, agent.name, agent.site, ", ".join(agent.services), str(agent.penalty))
+            agents.add_row(id_, escape(agent.name), agent.site, ", ".join(agent.services), str(agent.penalty))
         console.print(agents)
     if plan.running is not None:
         console.print(f"running: operation {plan.running.id}, {plan.running.state}")
@@ -95,7 +99,8 @@ def show_history(console: Console, operations: tuple[Operation, ...]) -> None:
     table = Table("at", "kind", "state", "id", "said")
     for o in operations:
         said = "; ".join((*(f"{r.rule}: {r.detail}" for r in o.refusals), *o.unproven))
-        table.add_row(o.at[:19], o.kind, f"[{_COLOURS.get(o.state, 'cyan')}]{o.state}[/]", o.id, said)
+        state = f"[{_COLOURS.get(o.state, 'cyan')}]{o.state}[/]"
+        table.add_row(escape(o.at[:19]), escape(o.kind), state, escape(o.id), escape(said))
     console.print(table)
 
 

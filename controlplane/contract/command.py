@@ -5,19 +5,19 @@ The rules here need nothing but the command itself; rules that look at the fleet
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 from typing import Annotated
 
 import msgspec
 
 from controlplane.contract.fleet import shares_fault
-from controlplane.contract.names import Md5Digest, Name, Percent, PersonName, Text
+from controlplane.contract.names import Md5Digest, Moment, Name, Percent, PersonName, Text
 from controlplane.contract.operation import Refusal
 
-Moment = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 #: A larger payload is refused unread; the largest command of a fleet of 62 sites is below 4 KB.
 MOST_BYTES = 16_384
+#: How long the synthetic calls of one command may take to place.
+MOST_CALLING_S = 120
 
 
 class _Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -85,6 +85,12 @@ class Undo(_Common, frozen=True, kw_only=True, tag="undo"):
     operation: uuid.UUID
 
 
+class Cancel(_Common, frozen=True, kw_only=True, tag="cancel"):
+    """End the running operation and take back what it changed."""
+
+    operation: uuid.UUID
+
+
 class Pause(_Common, frozen=True, kw_only=True, tag="pause"):
     """Nothing starts by itself, and a running operation holds at its next gate; repair goes on."""
 
@@ -101,7 +107,8 @@ class Takeover(_Common, frozen=True, kw_only=True, tag="takeover"):
 
 class Call(_Common, frozen=True, kw_only=True, tag="call"):
     """Place synthetic calls for a service at one site's entry (`site`; its first home site by default), `rate` a
-    second. They follow the service's division with a counter of their own, and are answered where they arrive."""
+    second, for at most 120 s. They follow the service's division with a counter of their own, and are answered where
+    they arrive."""
 
     service: Name
     count: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
@@ -109,13 +116,17 @@ class Call(_Common, frozen=True, kw_only=True, tag="call"):
     site: Name | None = None
 
 
-Command = Shift | Trunks | Failover | Restore | AgentsEnrol | AgentsRevoke | Undo | Pause | Resume | Takeover | Call
+Command = (
+    Shift | Trunks | Failover | Restore | AgentsEnrol | AgentsRevoke | Undo | Cancel | Pause | Resume | Takeover | Call
+)
 KINDS: tuple[type[_Common], ...] = (
-    Shift, Trunks, Failover, Restore, AgentsEnrol, AgentsRevoke, Undo, Pause, Resume, Takeover, Call,
+    Shift, Trunks, Failover, Restore, AgentsEnrol, AgentsRevoke, Undo, Cancel, Pause, Resume, Takeover, Call,
 )  # fmt: skip
 KIND_NAMES = tuple(str(k.__struct_config__.tag) for k in KINDS)
 
 _decoder = msgspec.json.Decoder(Command)
+#: The fields of an object, each still unread: one that cannot be read does not hide the others.
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def kind_of(command: Command) -> str:
@@ -138,26 +149,36 @@ def read(payload: bytes) -> Command | Refusal:
 
 def id_in(payload: bytes) -> str | None:
     """The id in a payload that may be no command, so that a refusal can name what it refuses."""
-    fields = _object_in(payload)
-    text = fields.get("id")
     try:
-        return str(uuid.UUID(text)) if isinstance(text, str) else None
-    except ValueError:
+        return str(msgspec.json.decode(_fields_in(payload[:MOST_BYTES])["id"], type=uuid.UUID))
+    except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def _object_in(payload: bytes) -> dict[str, object]:
-    try:
-        value = msgspec.json.decode(payload[:MOST_BYTES])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _fields_in(payload: bytes) -> dict[str, msgspec.Raw]:
+    """The fields of the object in a payload. Raises what msgspec raises."""
+    return _fields_decoder.decode(payload)
 
 
 def _refusal_for(payload: bytes, error: str) -> Refusal:
-    kind = _object_in(payload).get("kind")
+    """The refusal of JSON that is no command. It says of a kind only what stands in the payload."""
+    known = f"known: {', '.join(KIND_NAMES)}"
+    try:
+        fields = _fields_in(payload)
+    except msgspec.ValidationError as fault:
+        if "Expected `object`" in str(fault):
+            return Refusal("unknown-kind", f"the command is no JSON object, so it has no kind; {known}")
+        return Refusal("not-json", f"the command is no JSON object that can be read: {fault}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        return Refusal("not-json", f"the command cannot be read as JSON: {fault}")
+    if "kind" not in fields:
+        return Refusal("unknown-kind", f"the command has no kind; {known}")
+    try:
+        kind = msgspec.json.decode(fields["kind"])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        return Refusal("bad-field", f"the value of kind cannot be read: {fault}; {known}")
     if kind not in KIND_NAMES:
-        return Refusal("unknown-kind", f"kind {kind!r} is not known; known: {', '.join(KIND_NAMES)}")
+        return Refusal("unknown-kind", f"kind {str(kind)[:100]!r} is not known; {known}")
     if "unknown field" in error:
         return Refusal("unknown-field", f"{error} in a command of kind {kind}; take it out")
     if "missing required field" in error:
@@ -174,4 +195,7 @@ def _own_rules(command: Command) -> Refusal | None:
         return Refusal("bad-field", "a site cannot fail over to itself; name another in `to`")
     if isinstance(command, AgentsEnrol) and not command.services:
         return Refusal("bad-field", "services: name at least one service that the agent serves")
+    if isinstance(command, Call) and command.count / command.rate > MOST_CALLING_S:
+        seconds = f"{command.count} calls at {command.rate:g} a second take {command.count / command.rate:.0f} s"
+        return Refusal("bad-field", f"{seconds}; {MOST_CALLING_S} s are allowed: give a smaller count or a higher rate")
     return None

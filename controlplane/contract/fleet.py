@@ -16,6 +16,8 @@ from controlplane.contract.names import Name, Number, Percent, Prefix
 Cap = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 #: As many sites and trunks as one routing table can tell apart (one character a slot).
 MOST_TARGETS = 62
+#: Characters of all names of one division with their commas: the value must stay below 1000 (site.table).
+MOST_NAMES = 780
 
 
 class IngressRule(StrEnum):
@@ -98,7 +100,9 @@ class Fleet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def hash(self) -> str:
-        return content_hash(self)
+        """Also of the order in which trunks stand in a group: it is the order in which they are tried."""
+        orders = [tuple(group.shares) for _, group in sorted(self.groups.items())]
+        return content_hash([self, orders])
 
 
 def shares_fault(shares: dict[str, int]) -> str | None:
@@ -155,6 +159,14 @@ def _trunk_faults(fleet: Fleet) -> list[str]:
     ]
 
 
+def _too_long(path: str, names: tuple[str, ...]) -> list[str]:
+    """The routing value of a division goes into one AMI header: md5, label and table take 220 characters at the most."""
+    length = len(",".join(names))
+    if length <= MOST_NAMES:
+        return []
+    return [f"{path}: the names have {length} characters together; {MOST_NAMES} fit: use fewer or shorter names"]
+
+
 def _service_faults(fleet: Fleet) -> list[str]:
     found: list[str] = []
     owners: dict[str, str] = {}
@@ -163,6 +175,7 @@ def _service_faults(fleet: Fleet) -> list[str]:
         for site in service.home:
             if site not in fleet.sites:
                 found.append(_unknown(f"{path}.home", "site", site, dict(fleet.sites)))
+        found += _too_long(f"{path}.home", service.home)
         if len(set(service.home)) != len(service.home) or not service.home:
             found.append(f"{path}.home: name each site that can serve {name} once, at least one")
         found += [
@@ -191,6 +204,7 @@ def _group_faults(fleet: Fleet) -> list[str]:
         ]
         if fault := shares_fault(group.shares):
             found.append(f"{path}.shares: {fault}")
+        found += _too_long(f"{path}.shares", tuple(group.shares))
         if not group.prefixes:
             found.append(f"{path}.prefixes: name at least one prefix")
         for prefix in group.prefixes:

@@ -10,13 +10,15 @@ import hashlib
 
 import msgspec
 
+from controlplane.contract.names import Count, Name
+
 
 class Authority(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=False):
     """A right to write plans: every key of one authority starts with it."""
 
-    generation: int
-    epoch: int
-    holder: str
+    generation: Count
+    epoch: Count
+    holder: Name
 
     @property
     def label(self) -> str:
@@ -26,10 +28,10 @@ class Authority(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=F
 class Key(msgspec.Struct, frozen=True, order=True):
     """The key of one plan."""
 
-    generation: int
-    epoch: int
-    holder: str
-    revision: int
+    generation: Count
+    epoch: Count
+    holder: Name
+    revision: Count
 
     @property
     def label(self) -> str:

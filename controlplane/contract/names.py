@@ -5,6 +5,7 @@ Each pattern ends in `$(?!\\n)`: a bare `$` also matches before a line feed at t
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated
 
 import msgspec
@@ -15,6 +16,12 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$(?!\n)")]
 Number = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{2,20}$(?!\n)")]
 #: The first digits of dialled numbers.
 Prefix = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}$(?!\n)")]
+#: A moment, always with its zone: two moments can then be compared wherever they were made.
+Moment = Annotated[dt.datetime, msgspec.Meta(tz=True)]
+#: The largest whole number that every JSON reader holds exactly.
+MOST_COUNT = 2**53 - 1
+#: A number that only counts: an epoch, a revision, a sequence, milliseconds of a clock.
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_COUNT)]
 #: A share in whole percent.
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 #: Free text by a person: bounded, printable where it is shown.

@@ -20,6 +20,7 @@ class OperationState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     UNDONE = "undone"
+    CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
 
 
@@ -29,6 +30,7 @@ FINAL = frozenset(
         OperationState.DONE,
         OperationState.FAILED,
         OperationState.UNDONE,
+        OperationState.CANCELLED,
         OperationState.SUPERSEDED,
     }
 )

@@ -6,13 +6,13 @@ plan all that the last writer knew: the running operation, the pause, the ids of
 
 from __future__ import annotations
 
-import datetime as dt
 from enum import StrEnum
 
 import msgspec
 
 from controlplane.contract.command import Command
 from controlplane.contract.key import Key, content_hash
+from controlplane.contract.names import Moment
 from controlplane.contract.operation import OperationState
 
 
@@ -82,8 +82,8 @@ class OperationRecord(msgspec.Struct, frozen=True):
     command: Command
     state: OperationState
     phase: int
-    started_at: dt.datetime
-    since: dt.datetime
+    started_at: Moment
+    since: Moment
     footprint: tuple[Footprint, ...] = ()
     left_out: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
@@ -94,18 +94,20 @@ class CommandResult(msgspec.Struct, frozen=True):
 
     kind: str
     state: OperationState
-    expires_at: dt.datetime
+    expires_at: Moment
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The wanted state of the fleet. `past` holds the latest ended operations, newest last, for undo and restore."""
+    """The wanted state of the fleet. `past` holds the latest ended operations, newest last, for undo and restore;
+    `fleet_hash` is that of the `fleet.toml` it was made for."""
 
     key: Key
     services: dict[str, ServicePlan]
     groups: dict[str, GroupPlan]
     sites: dict[str, SitePlan]
     agents: dict[str, AgentPlan] = {}
-    paused_at: dt.datetime | None = None
+    fleet_hash: str = ""
+    paused_at: Moment | None = None
     running: OperationRecord | None = None
     past: tuple[OperationRecord, ...] = ()
     commands: dict[str, CommandResult] = {}

@@ -6,20 +6,25 @@ report is stale by definition.
 
 from __future__ import annotations
 
-import datetime as dt
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
-from controlplane.contract.key import Authority, Key
+from controlplane.contract.key import Authority, Key, content_hash
+from controlplane.contract.names import Count, Moment
 from controlplane.contract.plan import Plan
+
+#: How old a report may say that it is: an observation of yesterday tells nothing.
+MOST_AGE_MS = 24 * 3600 * 1000
+Age = Annotated[int, msgspec.Meta(ge=0, le=MOST_AGE_MS)]
 
 
 class Claim(msgspec.Struct, frozen=True):
     """A coordinator asks for authority."""
 
     authority: Authority
-    at: dt.datetime
+    at: Moment
 
 
 class Promise(msgspec.Struct, frozen=True):
@@ -36,7 +41,7 @@ class Beacon(msgspec.Struct, frozen=True):
 
     authority: Authority
     key: Key
-    at: dt.datetime
+    at: Moment
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -44,14 +49,14 @@ class Applied(msgspec.Struct, frozen=True):
 
     key: Key
     hash: str
-    at: dt.datetime
+    at: Moment
 
 
 class SeatState(msgspec.Struct, frozen=True):
     """A remote agent as its site sees it. `endpoint`: Asterisk has it; `contacts`: how many phones are registered."""
 
     endpoint: bool
-    contacts: int
+    contacts: Count
     queues: tuple[str, ...]
 
 
@@ -62,9 +67,9 @@ class Report(msgspec.Struct, frozen=True):
 
     site: str
     incarnation: str
-    sequence: int
-    sent_at: dt.datetime
-    age_ms: int
+    sequence: Count
+    sent_at: Moment
+    age_ms: Age
     fleet_hash: str
     link: str
     applied: Applied | None
@@ -73,7 +78,7 @@ class Report(msgspec.Struct, frozen=True):
     trouble: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
     asterisk: str = ""
-    channels: int = 0
+    channels: Count = 0
     seats: dict[str, SeatState] = {}
     features: tuple[str, ...] = ()
 
@@ -96,15 +101,15 @@ class CallEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
     kind: CallEventKind
     call: str
-    at_ms: int
+    at_ms: Count
     call_kind: str = ""
     id: str = ""
     target: str = ""
     plan: str = ""
-    number: int = 0
+    number: Count = 0
     synthetic: bool = False
     came_from: str = ""
-    waited_ms: int = 0
+    waited_ms: Count = 0
     detail: str = ""
 
 
@@ -113,9 +118,9 @@ class CallEvents(msgspec.Struct, frozen=True):
 
     site: str
     incarnation: str
-    sequence: int
+    sequence: Count
     events: tuple[CallEvent, ...]
-    dropped: int = 0
+    dropped: Count = 0
 
 
 class ProbeKind(StrEnum):
@@ -126,6 +131,12 @@ class ProbeKind(StrEnum):
     AGENT = "agent"
 
 
+def synthetic_prefix(operation: str) -> str:
+    """How the ids of an operation's synthetic calls begin. Of the whole id: ids made at the same time may begin alike.
+    The dialplan tells synthetic calls by `syn-`."""
+    return f"syn-{content_hash(operation)[:12]}-"
+
+
 class Probe(msgspec.Struct, frozen=True):
     """A coordinator or the command line asks a site for synthetic calls. `call` is the prefix of their ids; `force`
     names the target, else the table decides; `rate` is calls a second."""
@@ -133,7 +144,7 @@ class Probe(msgspec.Struct, frozen=True):
     call: str
     kind: ProbeKind
     id: str
-    expires_at: dt.datetime
+    expires_at: Moment
     number: str = ""
     force: str = ""
     count: int = 1

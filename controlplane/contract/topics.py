@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Characters of a response topic; a longer one is not answered.
+MOST_REPLY_TOPIC = 200
+
 
 class Topics:
     """The topics of one fleet."""
@@ -41,3 +44,15 @@ class Topics:
 
     def reply(self, account: str, id_: str) -> str:
         return f"{self.prefix}reply/{account}/{id_}"
+
+    def may_reply_on(self, topic: str) -> bool:
+        """Whether an answer may go to a response topic that came with a command: a sender must not have the coordinator
+        write to a topic that the sender could not write to."""
+        plain = not set(topic) & set("+#\0")
+        return topic.startswith(f"{self.prefix}reply/") and plain and len(topic) < MOST_REPLY_TOPIC
+
+    def site_in(self, topic: str) -> str | None:
+        """The site whose word a topic carries, or None where it is no topic of a site."""
+        head, _, tail = topic.removeprefix(self.prefix).partition("/")
+        site, _, word = tail.partition("/")
+        return site if topic.startswith(self.prefix) and head == "site" and site and word else None

@@ -14,12 +14,13 @@ from contextlib import asynccontextmanager
 
 import aiomqtt
 import msgspec
+import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 from structlog.typing import FilteringBoundLogger
 
-from controlplane.contract.errors import LinkDown
+from controlplane.contract.errors import InvariantBroken, LinkDown
 
 #: Publishes in flight at a time; more only makes the library warn.
 _WINDOW = 8
@@ -69,8 +70,29 @@ class Will(msgspec.Struct, frozen=True):
     payload: bytes
 
 
+class _Listener:
+    """Hands messages on. A fault of who listens must not cost the connection: it is said once, by its type alone, since
+    its text may hold what was in the message. Only InvariantBroken goes on."""
+
+    def __init__(self, on_message: Callable[[Arrived], None], log: FilteringBoundLogger) -> None:
+        self._on_message = on_message
+        self._log = log
+        self._said = False
+
+    def tell(self, message: Arrived) -> None:
+        try:
+            self._on_message(message)
+        except InvariantBroken:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            level = self._log.debug if self._said else self._log.error
+            self._said = True
+            level("bus.message_callback_failed", topic=message.topic, error=type(error).__name__)
+
+
 class Bus:
     """Publishes and receives over one broker. `on_message` is called for each message, in order; it must not block.
+    Its exceptions are logged and contained.
     `on_link` is called with True after each connect and subscribe, with False after each loss. On the topics of
     `as_published` a message sent with retain arrives marked as retained also when it comes live."""
 
@@ -87,7 +109,7 @@ class Bus:
     ) -> None:
         self._broker = broker
         self._subscriptions = subscriptions
-        self._on_message = on_message
+        self._listener = _Listener(on_message, log)
         self._on_link = on_link
         self._log = log
         self._will = will
@@ -109,6 +131,10 @@ class Bus:
                 self.dropped += 1
             self._queued.append(message)
         self._wake.set()
+
+    def forget_state(self) -> None:
+        """Drop unsent state; queued messages stay."""
+        self._newest.clear()
 
     async def run(self) -> None:
         """Keep connected until cancelled."""
@@ -150,7 +176,7 @@ class Bus:
 
     async def _receive(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
-            self._on_message(_arrived(message))
+            self._listener.tell(_arrived(message))
         raise aiomqtt.MqttError("the broker closed the connection")
 
     async def _send_all(self, client: aiomqtt.Client) -> None:
@@ -241,9 +267,11 @@ async def open_desk(
         properties.ResponseTopic = response_topic
         await client.publish(topic, payload, qos=1, properties=properties)
 
+    listener = _Listener(on_message, structlog.get_logger())
+
     async def receive() -> None:
         async for message in client.messages:
-            on_message(_arrived(message))
+            listener.tell(_arrived(message))
 
     try:
         async with client:

@@ -32,12 +32,15 @@ from controlplane.fleet.state import (
     State,
     operation_at,
 )
+from controlplane.fleet.view import new_evidence
 
 #: How long a coordinator listens before it decides whether to claim: retained topics come at once, reports every 2 s.
 LISTEN_S = 3.0
 #: How long a claim waits for the promises of sites that were heard.
 CLAIM_S = 3.0
 BEACON_S = 2.0
+#: How often a plan is published again for sites that are behind.
+REPEAT_S = 5.0
 _change = msgspec.structs.replace
 
 
@@ -52,11 +55,20 @@ def plan_seen(state: State, plan: Plan, now: Now) -> Result:
     """A plan that another wrote: the newest is remembered; a writer that sees a higher one stops."""
     state = heard(state, plan.key.authority)
     if state.known is not None and plan.key <= state.known.key:
-        return state, ()
+        # One of another writer below ours, put over ours on the bus: ours goes out again.
+        lower = state.role is Role.LEADING and plan.key.authority < state.known.key.authority
+        return (_change(state, overwritten=True) if lower else state), ()
+    if _running_id(plan) != _running_id(state.known):
+        # Another began it: what was seen of calls is kept for one operation, here as there.
+        state = _change(state, view=new_evidence(state.view))
     state = _change(state, known=plan)
     if state.role is Role.LEADING or (state.claim is not None and plan.key.authority > state.claim.authority):
         return _step_down(state, f"plan {plan.key.label} is higher than ours", now)
     return state, ()
+
+
+def _running_id(plan: Plan | None) -> str | None:
+    return plan.running.id if plan is not None and plan.running is not None else None
 
 
 def authority_seen(state: State, authority: Authority, now: Now) -> Result:
@@ -90,11 +102,12 @@ def tick(state: State, now: Now) -> Result:
 
 def _decide(state: State, now: Now) -> Result:
     """What a coordinator becomes when it has listened."""
-    holder = state.known.key.holder if state.known else state.fleet.authority.host
-    higher = state.floor.holder if state.floor and state.known and state.floor > state.known.key.authority else holder
-    if higher == state.host:
+    known = state.known.key.authority if state.known else None
+    highest = max(filter(None, (known, state.floor)), default=None)
+    leader = highest.holder if highest else state.fleet.authority.host
+    if leader == state.host:
         return claim(state, now)
-    return _change(state, role=Role.STANDBY), (Note("standby", "", {"leader": higher}),)
+    return _change(state, role=Role.STANDBY), (Note("standby", "", {"leader": leader}),)
 
 
 def claim(state: State, now: Now, *, takeover: str | None = None, expires_at: dt.datetime | None = None) -> Result:
@@ -140,7 +153,7 @@ def _claim_due(state: State, claiming: Claiming, now: Now) -> Result:
         SavePlan(plan),
         PublishPlan(plan, slices(state.fleet, fit_to_fleet(state.fleet, plan))),
     ]
-    state = _change(state, role=Role.LEADING, claim=None, known=plan, beacon_at=0.0)
+    state = _change(state, role=Role.LEADING, claim=None, known=plan, beacon_at=0.0, asked_at=None, phase_at=now.mono)
     fitted = fit_to_fleet(state.fleet, plan)
     if claiming.takeover is not None and claiming.takeover_expires_at is not None:
         done = CommandResult("takeover", OperationState.DONE, claiming.takeover_expires_at)
@@ -156,3 +169,29 @@ def _claim_due(state: State, claiming: Claiming, now: Now) -> Result:
         effects += [SavePlan(fitted), PublishPlan(fitted, slices(state.fleet, fitted))]
         state = _change(state, known=fitted)
     return state, tuple(effects)
+
+
+def link_lost(state: State, now: Now) -> Result:
+    """Without a broker nobody leads: another may, and what we would say then is old. We listen again when it is back."""
+    if state.role is Role.STANDBY:
+        return state, ()
+    return _change(state, role=Role.LISTENING, since=now.mono, claim=None), ()
+
+
+def repeat_to_those_behind(state: State, now: Now) -> Result:
+    """A slice may have been lost, or an old one put over it: it is published again while a site is behind."""
+    plan = state.known
+    if state.role is not Role.LEADING or plan is None or now.mono - state.repeated_at < REPEAT_S:
+        return state, ()
+    behind = [
+        site
+        for site in state.fleet.sites
+        if not state.view.unreachable(site, now.mono)
+        and (report := state.view.report(site)) is not None
+        and not report.hands_off
+        and (report.applied is None or report.applied.key < plan.key)
+    ]
+    if not behind and not state.overwritten:
+        return state, ()
+    state = _change(state, repeated_at=now.mono, overwritten=False)
+    return state, (PublishPlan(plan, slices(state.fleet, plan)),)

@@ -7,16 +7,15 @@ Every move is a new plan: saved, then published, so that whoever takes over goes
 
 from __future__ import annotations
 
-import datetime as dt
-
 import msgspec
 
-from controlplane.contract.command import Command, Pause, Resume, kind_of
+from controlplane.contract.command import Cancel, Command, Failover, Pause, Resume, kind_of
 from controlplane.contract.operation import FINAL, OperationState
-from controlplane.contract.plan import CommandResult, OperationRecord, Plan
+from controlplane.contract.plan import CommandResult, OperationRecord, Plan, SiteMode
 from controlplane.fleet import proof
 from controlplane.fleet.footprint import footprint
-from controlplane.fleet.guards import Situation
+from controlplane.fleet.guards import Situation, configuration_differs, held
+from controlplane.fleet.ingress import by_carrier
 from controlplane.fleet.operations import Gate, Missed, Phase, change, deadline_s, phases, undone
 from controlplane.fleet.slicing import relabel, slices
 from controlplane.fleet.state import (
@@ -61,11 +60,12 @@ def begin(state: State, plan: Plan, command: Command, now: Now) -> Result:
     ended: tuple[Effect, ...] = ()
     before = plan
     if plan.running is not None:
-        plan, ended = _end(state, plan, plan.running, OperationState.SUPERSEDED, now, ())
-    state = _change(state, view=new_evidence(state.view))
+        plan, ended = _superseded(state, plan, plan.running, now)
+    state = _change(state, view=new_evidence(state.view), phase_at=now.mono)
     after, could_not = change(command, plan, state.fleet)
     at = situation(state, plan, now)
-    reasons = {site: why for site in state.fleet.sites if (why := at.view.unreachable(site, now.mono))}
+    reasons = {site: why for site in state.fleet.sites if (why := _beyond(site, command, at))}
+    differs = tuple(why for site in state.fleet.sites if (why := configuration_differs(site, at)))
     record = OperationRecord(
         id=id_,
         command=command,
@@ -75,7 +75,7 @@ def begin(state: State, plan: Plan, command: Command, now: Now) -> Result:
         since=now.wall,
         footprint=footprint(plan, after),
         left_out=tuple(reasons),
-        unproven=(*could_not, *reasons.values()),
+        unproven=(*could_not, *reasons.values(), *differs, *by_carrier(command, at)),
     )
     result = CommandResult(kind_of(command), OperationState.RUNNING, command.expires_at)
     after = _change(after, running=record, commands=after.commands | {id_: result})
@@ -85,9 +85,27 @@ def begin(state: State, plan: Plan, command: Command, now: Now) -> Result:
     return state, (*committed, *ended, said, *asked)
 
 
+def _beyond(site: str, command: Command, at: Situation) -> str | None:
+    """Why nothing is expected of a site, so that nothing about it can be proven."""
+    if isinstance(command, Failover) and command.confirm_dead and site == command.site:
+        return f"{site} is dead, as a person confirmed: nothing was asked of it"
+    return at.view.unreachable(site, at.mono) or held(site, at)
+
+
+def _superseded(state: State, plan: Plan, record: OperationRecord, now: Now) -> tuple[Plan, tuple[Effect, ...]]:
+    """A forced failover does not wait: what the other did stays, and what it had not proven is said."""
+    phase = phases(record.command)[record.phase]
+    missing = proof.judge(phase, record, situation(state, plan, now)).missing
+    return _end(state, plan, record, OperationState.SUPERSEDED, now, missing)
+
+
 def _at_once(state: State, plan: Plan, command: Command, now: Now) -> Result:
-    """Pause and resume: what they change is in the plan itself, and done when that is saved."""
+    """Pause, resume, cancel: what they change is in the plan itself, and done when that is saved."""
     after = plan
+    ended: tuple[Effect, ...] = ()
+    if isinstance(command, Cancel) and plan.running is not None:
+        reverted, kept = undone(plan.running, plan)
+        after, ended = _end(state, reverted, plan.running, OperationState.CANCELLED, now, kept)
     if isinstance(command, Pause):
         after = _change(plan, paused_at=now.wall)
     if isinstance(command, Resume):
@@ -100,7 +118,7 @@ def _at_once(state: State, plan: Plan, command: Command, now: Now) -> Result:
     message = operation_at(
         OperationState.DONE, id_=str(command.id), kind=kind, key=key, wall=now.wall, progress=1.0
     )  # fmt: skip
-    return state, (*effects, PublishOperation(message, state.replies.get(str(command.id))))
+    return state, (*effects, *ended, PublishOperation(message, state.replies.get(str(command.id))))
 
 
 def advance(state: State, plan: Plan, now: Now) -> Result:
@@ -117,11 +135,16 @@ def advance(state: State, plan: Plan, now: Now) -> Result:
     verdict = proof.judge(phase, record, situation(state, plan, now))
     if verdict.met:
         return _next_phase(state, plan, record, now)
-    if now.wall - record.since < dt.timedelta(seconds=deadline_s(record.command, phase)):
-        if phase.gate in _ASKED_AGAIN and now.mono - state.asked_at >= ASK_AGAIN_S:
-            return _ask(state, record, now)
-        return state, ()
+    if now.mono - state.phase_at < deadline_s(record.command, phase):
+        return _ask(state, record, now) if _ask_again(state, phase, now) else (state, ())
     return _missed(state, plan, record, phase, verdict, now)
+
+
+def _ask_again(state: State, phase: Phase, now: Now) -> bool:
+    """Whoever took the operation over has not asked for anything yet."""
+    if state.asked_at is None:
+        return True
+    return phase.gate in _ASKED_AGAIN and now.mono - state.asked_at >= ASK_AGAIN_S
 
 
 def _hold(state: State, plan: Plan, record: OperationRecord, now: Now) -> Result:
@@ -135,6 +158,7 @@ def _hold(state: State, plan: Plan, record: OperationRecord, now: Now) -> Result
 
 def _wake(state: State, plan: Plan, record: OperationRecord, now: Now) -> Result:
     running = _change(record, state=OperationState.RUNNING, since=now.wall)
+    state = _change(state, phase_at=now.mono)
     state, effects = commit(state, plan, _change(plan, running=running), now)
     said = _say(state, running, OperationState.RUNNING, now, proof.Verdict(("",)))
     state, asked = _ask(state, running, now)
@@ -149,6 +173,7 @@ def _next_phase(state: State, plan: Plan, record: OperationRecord, now: Now, unp
         state, effects = commit(state, plan, plan_after, now)
         return state, (*effects, *ended)
     record = _change(record, phase=record.phase + 1, since=now.wall)
+    state = _change(state, phase_at=now.mono)
     state, effects = commit(state, plan, _change(plan, running=record), now)
     said = _say(state, record, OperationState.RUNNING, now, proof.Verdict(("",)))
     state, asked = _ask(state, record, now)
@@ -181,9 +206,27 @@ def _end(
     commands = dict(plan.commands)
     if known := commands.get(record.id):
         commands[record.id] = _change(known, state=end)
-    after = _change(plan, running=None, past=(*plan.past, record)[-MOST_PAST:], commands=commands)
+    after = _change(plan, running=None, past=_past(plan, record), commands=commands)
     verdict = Note("verdict", record.id, {"state": end.value, "unproven": list(record.unproven)})
     return after, (verdict, _say(_change(state, known=plan), record, end, now, proof.Verdict(())))
+
+
+def _past(plan: Plan, record: OperationRecord) -> tuple[OperationRecord, ...]:
+    """The newest ended operations, and every failover of a site that is still closed: restore needs its marks."""
+    every = (*plan.past, record)
+    closed = {name for name, site in plan.sites.items() if site.mode is SiteMode.CLOSED}
+    needed = [r for r in every[:-MOST_PAST] if isinstance(r.command, Failover) and r.command.site in closed]
+    return (*needed[-MOST_PAST:], *every[-MOST_PAST:])
+
+
+def last_words(state: State, plan: Plan, now: Now) -> tuple[Effect, ...]:
+    """What whoever takes over says again: its predecessor may have died between the plan and the word."""
+    ended = tuple(_say(state, r, r.state, now, proof.Verdict(())) for r in plan.past[-3:])
+    return (
+        ended
+        if plan.running is None
+        else (*ended, _say(state, plan.running, plan.running.state, now, proof.Verdict(("",))))
+    )
 
 
 def _say(

@@ -16,6 +16,7 @@ from controlplane.contract.command import (
     AgentsEnrol,
     AgentsRevoke,
     Call,
+    Cancel,
     Command,
     Failover,
     Pause,
@@ -25,13 +26,14 @@ from controlplane.contract.command import (
     Takeover,
     Trunks,
     Undo,
+    kind_of,
 )
 from controlplane.contract.fleet import Fleet
 from controlplane.contract.operation import Refusal
 from controlplane.contract.plan import Footprint, OperationRecord, Plan, SiteMode
 from controlplane.fleet.view import View
 
-OVERRIDABLE = frozenset({"stale-figures", "receiving-site", "closed-site"})
+OVERRIDABLE = frozenset({"stale-figures", "receiving-site", "closed-site", "configuration-differs", "hands-off"})
 #: How far the clock of who commands may be ahead of ours.
 MOST_SKEW = dt.timedelta(seconds=60)
 #: How long a command may stay valid, and how many unexpired ids are remembered: the ledger travels with the plan.
@@ -66,6 +68,10 @@ def door(command: Command, at: Situation, *, retained: bool) -> Refusal | None:
     known = at.plan.commands.get(str(command.id))
     if known is not None:
         return Refusal("repeated", f"this id was used by a command {known.kind}, which is {known.state}; use a new id")
+    told = [r for r in (*at.plan.past, at.plan.running) if r is not None and r.id == str(command.id)]
+    if told:
+        # Its command has expired, but undo, cancel and its topic still name it by this id.
+        return Refusal("repeated", f"this id was used by a command {kind_of(told[0].command)}; use a new id")
     if len(at.plan.commands) >= MOST_COMMANDS:
         return Refusal("too-many", f"{MOST_COMMANDS} commands have not expired yet; let them expire sooner")
     return None
@@ -92,6 +98,8 @@ def _rules(command: Command, at: Situation) -> Iterator[Refusal]:
         case AgentsRevoke():
             if command.agent not in at.plan.agents:
                 yield Refusal("unknown-agent", f"{command.agent} is not enrolled")
+            else:
+                yield from _seat_site(at.plan.agents[command.agent].site, at)
         case Undo():
             yield from _undo(command, at)
         case Pause():
@@ -104,6 +112,11 @@ def _rules(command: Command, at: Situation) -> Iterator[Refusal]:
             hosts = (at.fleet.authority.host, *at.fleet.authority.standbys)
             if command.host not in hosts:
                 yield Refusal("unknown-host", f"{command.host} is no coordinator; known: {', '.join(hosts)}")
+        case Cancel():
+            if at.plan.running is None or at.plan.running.id != str(command.operation):
+                yield Refusal("unknown-operation", f"{command.operation} is not running")
+            elif isinstance(at.plan.running.command, Failover):
+                yield Refusal("not-cancellable", "a failover is not taken back half way; send restore when it is done")
         case Call():
             yield from _call(command, at)
         case _:
@@ -125,11 +138,11 @@ def _unknown_service(name: str, at: Situation) -> Refusal:
 
 
 def _busy(command: Command, at: Situation) -> Iterator[Refusal]:
-    """One operation in a fleet at first; a failover by a person pre-empts, and pause and resume never wait."""
+    """One operation in a fleet at first; a failover by a person pre-empts; pause, resume and cancel never wait."""
     running = at.plan.running
-    if running is None or isinstance(command, Failover | Pause | Resume | Takeover):
+    if running is None or isinstance(command, Failover | Pause | Resume | Takeover | Cancel):
         return
-    yield Refusal("operation-in-progress", f"operation {running.id} is running; wait for it, or send failover")
+    yield Refusal("operation-in-progress", f"operation {running.id} is running; wait for it, or cancel it")
 
 
 def _known_site(site: str, at: Situation) -> Iterator[Refusal]:
@@ -140,6 +153,14 @@ def _known_site(site: str, at: Situation) -> Iterator[Refusal]:
 def _receives(site: str, at: Situation) -> Iterator[Refusal]:
     if why := at.view.unreachable(site, at.mono):
         yield Refusal("receiving-site", f"{why}, and it is to receive calls")
+    elif why := held(site, at):
+        yield Refusal("hands-off", why)
+
+
+def held(site: str, at: Situation) -> str | None:
+    """Why nothing is written at a site on purpose, or None."""
+    report = at.view.report(site)
+    return f"{site} is held by an engineer: nothing is written there" if report and report.hands_off else None
 
 
 def _open(site: str, at: Situation) -> Iterator[Refusal]:
@@ -148,10 +169,21 @@ def _open(site: str, at: Situation) -> Iterator[Refusal]:
 
 
 def _entries(at: Situation, giving: frozenset[str] = frozenset()) -> Iterator[Refusal]:
-    """A planned change is only whole when every site that divides calls takes it."""
+    """A planned change is only whole when every site that divides calls takes it, and by the same fleet.toml."""
     for site in at.fleet.sites:
         if site not in giving and (why := at.view.unreachable(site, at.mono)):
             yield Refusal("stale-figures", f"{why}: it would go on by the old plan")
+        if site not in giving and (why := held(site, at)):
+            yield Refusal("hands-off", why)
+        if why := configuration_differs(site, at):
+            yield Refusal("configuration-differs", why)
+
+
+def configuration_differs(site: str, at: Situation) -> str | None:
+    report = at.view.report(site)
+    if report is None or report.fleet_hash == at.fleet.hash:
+        return None
+    return f"{site} runs with another fleet.toml (hash {report.fleet_hash}, here {at.fleet.hash}); make them equal"
 
 
 def _shift(command: Shift, at: Situation) -> Iterator[Refusal]:
@@ -183,6 +215,7 @@ def _trunks(command: Trunks, at: Situation) -> Iterator[Refusal]:
     receiving = {at.fleet.trunks[t].site for t, share in command.shares.items() if share and t in group.shares}
     for site in sorted(receiving):
         yield from _receives(site, at)
+        yield from _open(site, at)
     yield from _entries(at, frozenset(receiving))
 
 
@@ -204,20 +237,11 @@ def _restore(command: Restore, at: Situation) -> Iterator[Refusal]:
     yield from _known_site(command.site, at)
     if command.site not in at.fleet.sites:
         return
-    yield from _receives(command.site, at)
-    if failover_marks(at.plan, command.site):
+    if at.plan.sites[command.site].mode is SiteMode.IN_SERVICE:
+        yield Refusal("already", f"{command.site} is in service; divide its calls with shift")
         return
-    # The shares of fleet.toml come back, and with them other sites may get calls.
-    gains = {
-        site
-        for name, service in at.fleet.services.items()
-        if command.site in service.shares
-        for site, share in service.shares.items()
-        if site != command.site and share > at.plan.services[name].shares.get(site, 0)
-    }
-    for site in sorted(gains):
-        yield from _receives(site, at)
-        yield from _open(site, at)
+    yield from _receives(command.site, at)
+    yield from _entries(at, frozenset({command.site}))
 
 
 def _enrol(command: AgentsEnrol, at: Situation) -> Iterator[Refusal]:
@@ -227,11 +251,21 @@ def _enrol(command: AgentsEnrol, at: Situation) -> Iterator[Refusal]:
             yield _unknown_service(service, at)
         elif command.site not in at.fleet.services[service].home:
             yield Refusal("unknown-site", f"{command.site} does not serve {service}")
-    if command.site in at.fleet.sites and (why := at.view.unreachable(command.site, at.mono)):
+    yield from _seat_site(command.site, at)
+    if command.site in at.fleet.sites:
+        yield from _open(command.site, at)
+    if command.agent in at.plan.agents:
+        yield Refusal(
+            "already-enrolled", f"{command.agent} is enrolled at {at.plan.agents[command.agent].site}; revoke it first"
+        )
+    if command.agent.startswith("site-") or any(t.endpoint == command.agent for t in at.fleet.trunks.values()):
+        yield Refusal("reserved-name", f"{command.agent} is the endpoint of a trunk or of a site; choose another id")
+
+
+def _seat_site(site: str, at: Situation) -> Iterator[Refusal]:
+    """An agent's seat is made and taken away at one site, which must be there."""
+    if site in at.fleet.sites and (why := at.view.unreachable(site, at.mono) or held(site, at)):
         yield Refusal("stale-figures", why)
-    known_agent = at.plan.agents.get(command.agent)
-    if known_agent is not None and known_agent.site != command.site:
-        yield Refusal("agent-elsewhere", f"{command.agent} is enrolled at {known_agent.site}; revoke it there first")
 
 
 def _undo(command: Undo, at: Situation) -> Iterator[Refusal]:

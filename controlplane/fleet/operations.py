@@ -114,9 +114,9 @@ def change(command: Command, plan: Plan, fleet: Fleet) -> tuple[Plan, tuple[str,
             group = _change(plan.groups[command.group], shares=shares)
             return _change(plan, groups=plan.groups | {command.group: group}), ()
         case Failover():
-            return _failover(command, plan, fleet), ()
+            return _failover(command, plan, fleet)
         case Restore():
-            return _restore(command, plan, fleet)
+            return _restore(command, plan)
         case AgentsEnrol():
             agent = AgentPlan(command.name, command.site, command.services, command.penalty, command.digest)
             return _change(plan, agents=plan.agents | {command.agent: agent}), ()
@@ -135,6 +135,8 @@ def undone(record: OperationRecord, plan: Plan) -> tuple[Plan, tuple[str, ...]]:
     if isinstance(record.command, AgentsEnrol):
         agent = record.command.agent
         plan = _change(plan, agents={n: a for n, a in plan.agents.items() if n != agent})
+    if isinstance(record.command, AgentsRevoke):
+        kept += (f"{record.command.agent} stays revoked: enrolments are never restored",)
     return plan, kept
 
 
@@ -143,37 +145,48 @@ def _reset(plan: Plan, marks: tuple[Footprint, ...]) -> tuple[Plan, tuple[str, .
     return plan, tuple(f"{path} was changed by somebody since; it stays as it is" for path in kept)
 
 
-def _failover(command: Failover, plan: Plan, fleet: Fleet) -> Plan:
+def _failover(command: Failover, plan: Plan, fleet: Fleet) -> tuple[Plan, tuple[str, ...]]:
     """The site is closed, and what it had goes to the other: shares of services, and shares of trunks at the site to
-    the trunks of the other site. A group with no trunk there keeps its shares: a dead trunk is left by each call."""
-
-    def moved(shares: dict[str, int], giving: set[str], receiving: str) -> dict[str, int]:
-        amount = sum(p for t, p in shares.items() if t in giving)
-        rest = {t: p for t, p in shares.items() if t not in giving}
-        return rest | {receiving: rest.get(receiving, 0) + amount} if amount else shares
-
-    services = {n: _change(s, shares=moved(s.shares, {command.site}, command.to)) for n, s in plan.services.items()}
+    the first trunk of the other site, else to any open one. What has no trunk elsewhere is said."""
+    could_not: list[str] = []
+    services = {n: _change(s, shares=_moved(s.shares, {command.site}, command.to)) for n, s in plan.services.items()}
     groups = {}
     for name, group in plan.groups.items():
         giving = {t for t in group.shares if fleet.trunks[t].site == command.site}
-        there = [t for t in fleet.groups[name].shares if fleet.trunks[t].site == command.to]
-        groups[name] = _change(group, shares=moved(group.shares, giving, there[0])) if there else group
+        elsewhere = [t for t in fleet.groups[name].shares if _is_open(plan, fleet.trunks[t].site, command.site)]
+        there = [t for t in elsewhere if fleet.trunks[t].site == command.to] or elsewhere
+        if there:
+            groups[name] = _change(group, shares=_moved(group.shares, giving, there[0]))
+            continue
+        groups[name] = group
+        could_not.append(f"outbound group {name} has no trunk at another open site: its calls stay with {command.site}")
+    stay = sorted(n for n, agent in plan.agents.items() if agent.site == command.site)
+    if stay:
+        could_not.append(f"agents enrolled at {command.site} stay there: {', '.join(stay)}")
     sites = plan.sites | {command.site: SitePlan(SiteMode.CLOSED)}
-    return _change(plan, services=services, groups=groups, sites=sites)
+    return _change(plan, services=services, groups=groups, sites=sites), tuple(could_not)
 
 
-def _restore(command: Restore, plan: Plan, fleet: Fleet) -> tuple[Plan, tuple[str, ...]]:
+def _moved(shares: dict[str, int], giving: set[str], receiving: str) -> dict[str, int]:
+    amount = sum(p for t, p in shares.items() if t in giving)
+    rest = {t: p for t, p in shares.items() if t not in giving}
+    return rest | {receiving: rest.get(receiving, 0) + amount} if amount else shares
+
+
+def _is_open(plan: Plan, site: str, closing: str) -> bool:
+    return site != closing and plan.sites[site].mode is SiteMode.IN_SERVICE
+
+
+def _restore(command: Restore, plan: Plan) -> tuple[Plan, tuple[str, ...]]:
     """The failovers that closed the site are taken back, the newest first, as far as nobody changed their fields since.
-    A site that was never failed over gets the shares of `fleet.toml` back wherever it is named there."""
+    Where they are forgotten, the site is only opened."""
     kept: tuple[str, ...] = ()
-    if marks := failover_marks(plan, command.site):
-        for footprint in marks:
-            plan, left = _reset(plan, footprint)
-            kept += left
-    else:
-        services = {
-            n: _change(s, shares=dict(fleet.services[n].shares)) if command.site in fleet.services[n].shares else s
-            for n, s in plan.services.items()
-        }
-        plan = _change(plan, services=services)
+    marks = failover_marks(plan, command.site)
+    for footprint in marks:
+        plan, left = _reset(plan, footprint)
+        kept += left
+    if not marks:
+        kept = (
+            f"what closed {command.site} is not known any more: it is open, and has no shares until you shift some",
+        )
     return _change(plan, sites=plan.sites | {command.site: SitePlan(SiteMode.IN_SERVICE)}), kept

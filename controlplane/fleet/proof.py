@@ -15,7 +15,7 @@ from controlplane.contract.command import AgentsEnrol, AgentsRevoke, Call
 from controlplane.contract.fleet import Fleet
 from controlplane.contract.key import content_hash
 from controlplane.contract.plan import OperationRecord, Plan
-from controlplane.contract.report import Probe, ProbeKind
+from controlplane.contract.report import Probe, ProbeKind, synthetic_prefix
 from controlplane.fleet.guards import Situation
 from controlplane.fleet.operations import Gate, Phase
 
@@ -35,26 +35,28 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Path(msgspec.Struct, frozen=True):
-    """A way that a synthetic call must have gone: from a site, by a division, to a target."""
+    """A way that a synthetic call must have gone: from a site, by a division, to a target. Without a target the division
+    itself must have chosen one, under the label `since`."""
 
     origin: str
     kind: ProbeKind
     id: str
     target: str
     number: str = ""
+    since: str = ""
 
     def call(self, operation: str) -> str:
         """The prefix of its calls' ids. A dot stands in no name, so that two paths never share an id; the dialplan keeps
         80 characters of an id, so that long names are hashed."""
         way = f"{self.kind}.{self.id}.{self.origin}.{self.target}"
-        return f"syn-{operation[:8]}-{way if len(way) <= _MOST_WAY else content_hash(way)}"
+        return f"{synthetic_prefix(operation)}{way if len(way) <= _MOST_WAY else content_hash(way)}"
 
 
 def judge(phase: Phase, record: OperationRecord, at: Situation) -> Verdict:
     """The verdict on the gate of a phase."""
     match phase.gate:
         case Gate.APPLIED:
-            return _verdict(len(_entry_sites(record, at.fleet)), list(_not_applied(record, at)))
+            return _verdict(len(_concerned(record, at.fleet)), list(_not_applied(record, at)))
         case Gate.CALLS:
             paths = list(call_paths(record, at))
             return _verdict(len(paths), [_unseen(p) for p in paths if not _seen(p, record, at)])
@@ -86,7 +88,7 @@ def _arrivals(record: OperationRecord, at: Situation) -> Verdict:
 
 def _placed(record: OperationRecord, at: Situation) -> list[str]:
     """The sites at which the synthetic calls of a `call` arrived."""
-    head = f"syn-{record.id[:8]}-"
+    head = synthetic_prefix(record.id)
     return [site for call, site in at.view.evidence.arrived.items() if call.startswith(head)]
 
 
@@ -97,7 +99,7 @@ def probes(phase: Phase, record: OperationRecord, at: Situation) -> tuple[tuple[
         origin = command.site or at.fleet.services[command.service].home[0]
         life = dt.timedelta(seconds=command.count / command.rate) + _PROBE_LIFE
         probe = Probe(
-            call=f"syn-{record.id[:8]}-call",
+            call=f"{synthetic_prefix(record.id)}call",
             kind=ProbeKind.SERVICE,
             id=command.service,
             count=command.count,
@@ -160,15 +162,21 @@ def unprovable(record: OperationRecord, fleet: Fleet, plan: Plan) -> Iterator[st
 
 
 def call_paths(record: OperationRecord, at: Situation) -> Iterator[Path]:
-    """Every way that the new divisions open, from each site that can be asked."""
+    """What must be seen of the new divisions, from each site that can be asked: one call that the division itself sends,
+    and one forced to each of its targets, however small the share."""
     for origin in _entry_sites(record, at.fleet):
         for name in changed_services(record, at.plan):
-            for target in at.plan.services[name].shares:
+            service = at.plan.services[name]
+            yield Path(origin, ProbeKind.SERVICE, name, "", since=service.since)
+            for target in service.shares:
                 yield Path(origin, ProbeKind.SERVICE, name, target)
         for name in changed_groups(record, at.plan):
-            for target in at.plan.groups[name].shares:
-                if number := at.fleet.trunks[target].test_number:
-                    yield Path(origin, ProbeKind.OUTBOUND, name, target, number)
+            group = at.plan.groups[name]
+            numbers = {t: number for t in group.shares if (number := at.fleet.trunks[t].test_number)}
+            if numbers and len(numbers) == len(group.shares):
+                yield Path(origin, ProbeKind.OUTBOUND, name, "", next(iter(numbers.values())), group.since)
+            for target, number in numbers.items():
+                yield Path(origin, ProbeKind.OUTBOUND, name, target, number)
 
 
 def agent_path(record: OperationRecord) -> Path | None:
@@ -178,18 +186,29 @@ def agent_path(record: OperationRecord) -> Path | None:
     return Path(command.site, ProbeKind.AGENT, command.agent, command.agent)
 
 
+def _concerned(record: OperationRecord, fleet: Fleet) -> list[str]:
+    """The sites whose word an operation waits for: an agent's own site, else all that can be asked."""
+    if isinstance(record.command, AgentsEnrol):
+        return [record.command.site]
+    return _entry_sites(record, fleet)
+
+
 def _entry_sites(record: OperationRecord, fleet: Fleet) -> list[str]:
     return [site for site in fleet.sites if site not in record.left_out]
 
 
 def _seen(path: Path, record: OperationRecord, at: Situation) -> bool:
-    call = f"{path.call(record.id)}-1"
+    evidence, call = at.view.evidence, f"{path.call(record.id)}-1"
+    if path.since and not evidence.decided.get(call, "").startswith(f"{path.since} "):
+        return False
     if path.kind is ProbeKind.SERVICE:
-        return at.view.evidence.arrived.get(call) == path.target
-    return call in at.view.evidence.answered
+        return call in evidence.arrived if path.since else evidence.arrived.get(call) == path.target
+    return call in evidence.answered
 
 
 def _unseen(path: Path) -> str:
+    if path.since:
+        return f"no synthetic call for {path.id} at {path.origin} was seen to follow plan {path.since}"
     match path.kind:
         case ProbeKind.SERVICE:
             return f"no synthetic call for {path.id} from {path.origin} was seen to arrive at {path.target}"
@@ -200,11 +219,18 @@ def _unseen(path: Path) -> str:
 
 
 def _not_applied(record: OperationRecord, at: Situation) -> Iterator[str]:
-    for site in _entry_sites(record, at.fleet):
+    for site in _concerned(record, at.fleet):
         report = at.view.report(site)
         if report is None or report.applied is None or report.applied.key < at.plan.key:
             trouble = f" ({'; '.join(report.trouble)})" if report and report.trouble else ""
             yield f"{site} has not applied plan {at.plan.key.label}{trouble}"
+    command = record.command
+    if isinstance(command, AgentsEnrol):
+        made = at.view.report(command.site)
+        seat = made.seats.get(command.agent) if made else None
+        if made is None or seat is None or not seat.endpoint or set(seat.queues) != set(command.services):
+            trouble = f" ({'; '.join(made.trouble)})" if made and made.trouble else ""
+            yield f"{command.site} does not show the endpoint of {command.agent} in its queues{trouble}"
 
 
 def _not_registered(record: OperationRecord, at: Situation) -> Iterator[str]:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import msgspec
 
+from controlplane.contract.command import Command, Failover
 from controlplane.contract.fleet import Fleet
 from controlplane.contract.key import Key
+from controlplane.contract.operation import OperationState
 from controlplane.contract.plan import (
+    Footprint,
     GroupPlan,
     LinkLine,
+    OperationRecord,
     Plan,
     Seat,
     ServicePlan,
@@ -35,27 +39,32 @@ def first_plan(fleet: Fleet, key: Key) -> Plan:
         services={n: ServicePlan(dict(s.shares), since=key.label) for n, s in fleet.services.items()},
         groups={n: GroupPlan(dict(g.shares), since=key.label) for n, g in fleet.groups.items()},
         sites={n: SitePlan() for n in fleet.sites},
+        fleet_hash=fleet.hash,
     )
 
 
 def service_split(fleet: Fleet, plan: Plan, service: str) -> Split:
-    """How a service's calls are divided: sites in home order that are in service, or hold a share."""
+    """How a service's calls are divided, and the order in which a call goes on: sites in home order, closed ones last, so
+    that they take only what no other site can."""
     wanted = plan.services[service]
-    order = [
-        site for site in fleet.services[service].home if wanted.shares.get(site, 0) or plan.sites[site].mode in _OPEN
-    ]
+    home = fleet.services[service].home
+    order = sorted(home, key=lambda site: (not _offers(wanted.shares, site, plan.sites[site]), home.index(site)))
     return Split(tuple(order), {s: p for s, p in wanted.shares.items() if p}, wanted.since)
 
 
 def group_split(fleet: Fleet, plan: Plan, group: str) -> Split:
-    """How a group's calls are divided: trunks in the file's order whose site is in service, or that hold a share."""
+    """The same for a group's trunks, in the order of the file; those of closed sites last."""
     wanted = plan.groups[group]
-    order = [
-        trunk
-        for trunk in fleet.groups[group].shares
-        if wanted.shares.get(trunk, 0) or plan.sites[fleet.trunks[trunk].site].mode in _OPEN
-    ]
+    trunks = list(fleet.groups[group].shares)
+    order = sorted(
+        trunks,
+        key=lambda t: (not _offers(wanted.shares, t, plan.sites[fleet.trunks[t].site]), trunks.index(t)),
+    )
     return Split(tuple(order), {t: p for t, p in wanted.shares.items() if p}, wanted.since)
+
+
+def _offers(shares: dict[str, int], target: str, site: SitePlan) -> bool:
+    return bool(shares.get(target, 0)) or site.mode in _OPEN
 
 
 def relabel(fleet: Fleet, before: Plan, after: Plan) -> Plan:
@@ -109,7 +118,8 @@ def slices(fleet: Fleet, plan: Plan) -> dict[str, Slice]:
 
 def fit_to_fleet(fleet: Fleet, plan: Plan) -> Plan:
     """The plan for a `fleet.toml` that names other services, groups or sites than the plan does: what is new starts
-    with its configured shares, what is gone goes. A division with a target that is gone becomes the configured one."""
+    with its configured shares, what is gone goes. A division with a target that is gone becomes the configured one, and
+    no undo can bring the old one back. A running operation on what is gone has failed."""
     base = first_plan(fleet, plan.key)
     services = {
         name: s if (s := plan.services.get(name)) and set(s.shares) <= set(fleet.services[name].home) else fresh
@@ -120,5 +130,60 @@ def fit_to_fleet(fleet: Fleet, plan: Plan) -> Plan:
         for name, fresh in base.groups.items()
     }
     sites = {name: plan.sites.get(name, fresh) for name, fresh in base.sites.items()}
-    agents = {name: a for name, a in plan.agents.items() if a.site in fleet.sites}
-    return _change(plan, services=services, groups=groups, sites=sites, agents=agents)
+    agents = {
+        name: a for name, a in plan.agents.items() if a.site in fleet.sites and set(a.services) <= set(fleet.services)
+    }
+    past, running, commands = [_fitted(fleet, r) for r in plan.past], plan.running, dict(plan.commands)
+    if running is not None and not _can_go_on(fleet, running):
+        why = "fleet.toml no longer names what this operation works on"
+        ended = _change(running, state=OperationState.FAILED, unproven=(*running.unproven, why))
+        past.append(_fitted(fleet, ended))
+        if known := commands.get(running.id):
+            commands[running.id] = _change(known, state=OperationState.FAILED)
+        running = None
+    elif running is not None:
+        running = _fitted(fleet, running)
+    return _change(
+        plan, services=services, groups=groups, sites=sites, agents=agents, past=tuple(past), running=running,
+        commands=commands, fleet_hash=fleet.hash,
+    )  # fmt: skip
+
+
+def _can_go_on(fleet: Fleet, record: OperationRecord) -> bool:
+    """Whether all that a running operation works on is still there. A failover keeps what it reached; of another, a
+    division that was put back to the configured one would be taken for what was asked."""
+    if not _names(record.command) <= _known(fleet):
+        return False
+    marks = record.footprint
+    return isinstance(record.command, Failover) or all(
+        _fits(fleet, mark, mark.before) and _fits(fleet, mark, mark.after) for mark in marks
+    )
+
+
+def _known(fleet: Fleet) -> set[str]:
+    return {*fleet.sites, *fleet.services, *fleet.groups}
+
+
+def _names(command: Command) -> set[str]:
+    """The sites, services and groups that a command names, but for its shares."""
+    single = {getattr(command, field, None) for field in ("site", "to", "service", "group")} - {None}
+    return {str(name) for name in single} | set(getattr(command, "services", ()))
+
+
+def _fitted(fleet: Fleet, record: OperationRecord) -> OperationRecord:
+    """The record without marks that would bring back a target which its division no longer has."""
+    return _change(record, footprint=tuple(m for m in record.footprint if _fits(fleet, m, m.before)))
+
+
+def _fits(fleet: Fleet, mark: Footprint, value: object) -> bool:
+    """Whether the field of a mark is still there, and can hold this value of it."""
+    part, rest = mark.path.split(".", 1)
+    name = rest.rsplit(".", 1)[0]
+    if part == "sites":
+        return name in fleet.sites
+    targets: set[str] = set()
+    if part == "services" and name in fleet.services:
+        targets = set(fleet.services[name].home)
+    elif part == "groups" and name in fleet.groups:
+        targets = set(fleet.groups[name].shares)
+    return isinstance(value, dict) and bool(targets) and set(value) <= targets

@@ -55,7 +55,10 @@ class Claiming(msgspec.Struct, frozen=True):
 
 class State(msgspec.Struct, frozen=True):
     """All that a coordinator decides from. `known` is the newest plan it holds or saw; `floor` the highest authority it
-    heard of. `asked_at`: when synthetic calls were last asked for (monotonic seconds)."""
+    heard of. `asked_at`: when synthetic calls were last asked for; `phase_at`: when the running operation's phase began
+    here; `repeated_at`: when the plan was last published again. All in monotonic seconds: a jump of the wall clock must
+    not end an operation. `overwritten`: a lower plan was seen to stand on the bus in the place of ours.
+    `held`: commands that came while it was not known yet who leads."""
 
     fleet: Fleet
     host: str
@@ -67,7 +70,11 @@ class State(msgspec.Struct, frozen=True):
     view: View = View()
     replies: dict[str, ReplyTo] = {}
     beacon_at: float = 0.0
-    asked_at: float = 0.0
+    asked_at: float | None = None
+    phase_at: float = 0.0
+    repeated_at: float = 0.0
+    held: tuple[CommandCame, ...] = ()
+    overwritten: bool = False
 
 
 class CommandCame(msgspec.Struct, frozen=True):
@@ -104,11 +111,15 @@ class BeaconSeen(msgspec.Struct, frozen=True):
     retained: bool
 
 
+class LinkLost(msgspec.Struct, frozen=True):
+    """The connection to the broker is gone."""
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
 
-Input = CommandCame | ReportCame | EventsCame | PromiseCame | ClaimCame | PlanSeen | BeaconSeen | Tick
+Input = CommandCame | ReportCame | EventsCame | PromiseCame | ClaimCame | PlanSeen | BeaconSeen | LinkLost | Tick
 
 
 class SavePlan(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from controlplane.contract.report import CallEvent, CallEventKind, Report
+from controlplane.contract.report import CallEventKind, CallEvents, Report
 
 #: Sites report every 2 s and at each change; after this long without one, nothing is known of a site.
 FRESH_S = 8.0
@@ -25,19 +25,21 @@ class SiteView(msgspec.Struct, frozen=True):
 
 class Evidence(msgspec.Struct, frozen=True):
     """What calls showed since the running operation began. `routed` counts decisions of real calls by
-    `label kind id target`; `arrived` maps synthetic calls to the site where they arrived; `answered` names those whose
-    far end answered."""
+    `label kind id target`; `decided` maps synthetic calls to the `label target` that a division gave them, `arrived` to
+    the site where they arrived; `answered` names those whose far end answered."""
 
     routed: dict[str, int] = {}
+    decided: dict[str, str] = {}
     arrived: dict[str, str] = {}
     answered: frozenset[str] = frozenset()
 
 
 class View(msgspec.Struct, frozen=True):
-    """All sites as this coordinator sees them."""
+    """All sites as this coordinator sees them. `batches`: the newest batch of call events of each site."""
 
     sites: dict[str, SiteView] = {}
     evidence: Evidence = Evidence()
+    batches: dict[str, tuple[str, int]] = {}
 
     def report(self, site: str) -> Report | None:
         known = self.sites.get(site)
@@ -71,20 +73,28 @@ def with_report(view: View, report: Report, *, heard_at: float | None) -> View:
     return msgspec.structs.replace(view, sites=view.sites | {report.site: SiteView(report, heard_at)})
 
 
-def with_events(view: View, site: str, events: tuple[CallEvent, ...]) -> View:
-    """The view after a batch of call events of one site."""
-    routed = dict(view.evidence.routed)
-    arrived = dict(view.evidence.arrived)
-    answered = set(view.evidence.answered)
-    for event in events:
-        if event.kind is CallEventKind.ROUTE and not event.synthetic:
+def with_events(view: View, batch: CallEvents, *, collect: bool) -> View:
+    """The view after a batch of call events of one site. A batch that came before is passed over: the bus may repeat
+    one. Evidence is only collected while an operation runs, so that it is bounded by one operation."""
+    incarnation, sequence = view.batches.get(batch.site, ("", -1))
+    if incarnation == batch.incarnation and batch.sequence <= sequence:
+        return view
+    view = msgspec.structs.replace(view, batches=view.batches | {batch.site: (batch.incarnation, batch.sequence)})
+    if not collect:
+        return view
+    routed, decided = dict(view.evidence.routed), dict(view.evidence.decided)
+    arrived, answered = dict(view.evidence.arrived), set(view.evidence.answered)
+    for event in batch.events:
+        if event.kind is CallEventKind.ROUTE and event.synthetic:
+            decided[event.call] = f"{event.plan} {event.target}"
+        elif event.kind is CallEventKind.ROUTE:
             name = f"{event.plan} {event.call_kind} {event.id} {event.target}"
             routed[name] = routed.get(name, 0) + 1
         elif event.synthetic and event.kind is CallEventKind.ARRIVE:
-            arrived[event.call] = site
+            arrived[event.call] = batch.site
         elif event.synthetic and event.kind is CallEventKind.ANSWERED:
             answered.add(event.call)
-    return msgspec.structs.replace(view, evidence=Evidence(routed, arrived, frozenset(answered)))
+    return msgspec.structs.replace(view, evidence=Evidence(routed, decided, arrived, frozenset(answered)))
 
 
 def new_evidence(view: View) -> View:

@@ -1,7 +1,8 @@
 """A site's Asterisk as the site core wants it: one snapshot, steps, synthetic calls. Over the AMI link only.
 
-Facts relied on (Asterisk 22.10, seen): DBGetTree of an absent family is an error; dynamic members persist, their penalty
-does not until the next pause; `registrar/contact/<aor>;@<hash>` holds the contacts as JSON.
+Facts relied on (Asterisk 22.10, seen): DBGetTree of an absent family is an empty list, DBGet of an absent key the error
+"Database entry not found"; dynamic members persist, their penalty does not until the next pause;
+`registrar/contact/<aor>;@<hash>` holds the contacts as JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from controlplane.contract.report import Probe, ProbeKind, SeatState
 from controlplane.edge.ami import actions
 from controlplane.edge.ami.link import AmiLink
 from controlplane.site.compile import HOLD, OURS, Member
-from controlplane.site.diff import AddMember, Delete, Observed, Put, ReloadEndpoints, RemoveMember, Step
+from controlplane.site.diff import AddMember, Delete, Observed, Put, ReloadEndpoints, RemoveMember, SetPenalty, Step
 
 #: What the site daemon wants to hear of; everything else is filtered at the server.
 EVENTS = (
@@ -25,12 +26,13 @@ EVENTS = (
     "QueueMemberRemoved",
     "QueueMemberPenalty",
     "ContactStatus",
-    "DeviceStateChange",
     "Reload",
 )
 #: Events after which the content of Asterisk may differ from the slice.
 CHANGES = frozenset({"QueueMemberAdded", "QueueMemberRemoved", "QueueMemberPenalty", "ContactStatus", "Reload"})
 _PROBE_ANSWER_MS = 10_000
+#: Asterisk's words for a key or family that AstDB does not have; every other refusal says nothing of its content.
+NOT_FOUND = "Database entry not found"
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -44,7 +46,7 @@ async def health(link: AmiLink) -> Health:
     frame = (await link.call(actions.CoreStatus())).frame
     startup = f"{frame.get('CoreStartupDate', '')} {frame.get('CoreStartupTime', '')}".strip()
     count = frame.get("CoreCurrentCalls", "0")
-    return Health(startup, int(count) if count.isdigit() else 0)
+    return Health(startup, int(count) if count.isascii() and count.isdigit() and len(count) < 16 else 0)
 
 
 async def is_held(link: AmiLink) -> bool:
@@ -52,7 +54,9 @@ async def is_held(link: AmiLink) -> bool:
     family, key = HOLD.split("/", 1)
     try:
         await link.call(actions.DBGet(family=family, key=key))
-    except ActionRefused:
+    except ActionRefused as error:
+        if error.message != NOT_FOUND:
+            raise
         return False
     return True
 
@@ -88,8 +92,11 @@ async def look(link: AmiLink) -> Observed:
 async def _tree(link: AmiLink, family: str) -> dict[str, str]:
     try:
         reply = await link.call(actions.DBGetTree(family=family))
-    except ActionRefused:
-        return {}  # The family is empty.
+    except ActionRefused as error:
+        # An account without the right to read must not look like an empty AstDB, which would be written anew.
+        if error.message != NOT_FOUND:
+            raise
+        return {}
     return {e.get("Key").removeprefix("/"): e.get("Val") for e in reply.events if e.get("Key")}
 
 
@@ -146,13 +153,15 @@ def _action(step: Step) -> list[actions.Action]:
             family, name = key.split("/", 1)
             return [actions.DBDel(family=family, key=name)]
         case AddMember(queue, interface, member):
-            # Removed first: QueueAdd of a member that is there is refused, and its penalty may be what differs.
+            # Removed first: QueueAdd of a member that is there is refused, and its name may be what differs.
             return [
                 actions.QueueRemove(queue=queue, interface=interface),
                 actions.QueueAdd(
                     queue=queue, interface=interface, member_name=member.name, penalty=member.penalty, paused=False
                 ),
             ]
+        case SetPenalty(queue, interface, penalty):
+            return [actions.QueuePenalty(queue=queue, interface=interface, penalty=penalty)]
         case RemoveMember(queue, interface):
             return [actions.QueueRemove(queue=queue, interface=interface)]
         case ReloadEndpoints():

@@ -21,13 +21,14 @@ from controlplane.edge.journal import Journal
 from controlplane.edge.mqtt import Arrived, Broker, Bus, Message
 from controlplane.fleet import core
 from controlplane.fleet import state as fleet
-from controlplane.fleet.slicing import slices
 from controlplane.run.codec import Unreadable, decode, encode
 from controlplane.run.supervise import run_together
 
 TICK_S = 0.25
 #: How long the last word on an operation stays on its topic.
 OPERATION_KEPT_S = 7 * 24 * 3600
+#: Topics whose dropped messages are told; of more than these only at DEBUG.
+_MOST_TOLD = 100
 
 
 class Coordinator:
@@ -39,6 +40,8 @@ class Coordinator:
         self._journal = journal
         self._log = log
         self._topics = Topics(settings.fleet.fleet)
+        self._sites = frozenset(settings.fleet.sites)
+        self._told: set[str] = set()
         self._state = fleet.State(fleet=settings.fleet, host=settings.host.host, known=known, since=clock.monotonic_s())
         self._inbox: asyncio.Queue[fleet.Input] = asyncio.Queue(10_000)
         broker = settings.host.broker
@@ -63,10 +66,10 @@ class Coordinator:
         await run_together({"bus": self._bus.run(), "decide": self._decide(), "tick": self._tick()}, self._log)
 
     def _on_link(self, up: bool) -> None:
-        """The state of the fleet is published anew after each connect: a broker may come back with old messages."""
-        if up and self._state.role is fleet.Role.LEADING and self._state.known is not None:
-            plan = self._state.known
-            self._publish_plan(fleet.PublishPlan(plan, slices(self._state.fleet, plan)))
+        """A leader that lost its broker listens anew before it says anything: what it had to say may be old."""
+        if not up:
+            self._bus.forget_state()
+            self._inbox.put_nowait(fleet.LinkLost())
 
     def _on_message(self, message: Arrived) -> None:
         try:
@@ -84,21 +87,53 @@ class Coordinator:
     def _read(self, message: Arrived) -> fleet.Input | None:
         topics, tail = self._topics, message.topic.rsplit("/", 1)[-1]
         if message.topic == topics.command:
-            reply = fleet.ReplyTo(message.response_topic, message.correlation) if message.response_topic else None
-            return fleet.CommandCame(message.payload, message.retained, reply)
+            return fleet.CommandCame(message.payload, message.retained, self._reply_to(message))
         if message.topic == topics.plan:
             return fleet.PlanSeen(decode(message.payload, Plan))
         if message.topic == topics.authority:
             return fleet.BeaconSeen(decode(message.payload, Beacon), message.retained)
         if message.topic == topics.claim:
             return fleet.ClaimCame(decode(message.payload, Claim))
+        site = topics.site_in(message.topic)
+        return None if site is None else self._read_of_site(site, tail, message)
+
+    def _read_of_site(self, site: str, tail: str, message: Arrived) -> fleet.Input | None:
+        """What a site says. The broker lets each site write to its own topics alone, so the topic says who speaks."""
+        if site not in self._sites:
+            self._drop(message.topic, "this site is not in fleet.toml")
+            return None
+        event: fleet.Input
         if tail == "report":
-            return fleet.ReportCame(decode(message.payload, Report), message.retained)
-        if tail == "promise" and not message.retained:
-            return fleet.PromiseCame(decode(message.payload, Promise))
-        if tail == "calls" and not message.retained:
-            return fleet.EventsCame(decode(message.payload, CallEvents))
-        return None
+            report = decode(message.payload, Report)
+            event, said = fleet.ReportCame(report, message.retained), report.site
+        elif tail == "promise" and not message.retained:
+            promise = decode(message.payload, Promise)
+            event, said = fleet.PromiseCame(promise), promise.site
+        elif tail == "calls" and not message.retained:
+            batch = decode(message.payload, CallEvents)
+            event, said = fleet.EventsCame(batch), batch.site
+        else:
+            return None
+        if said != site:
+            self._drop(message.topic, f"it names {said[:40]!r} as its site")
+            return None
+        return event
+
+    def _drop(self, topic: str, why: str) -> None:
+        """Told once for a topic: what is wrong with a site is wrong with each of its messages."""
+        level = self._log.debug if topic in self._told or len(self._told) >= _MOST_TOLD else self._log.warning
+        if len(self._told) < _MOST_TOLD:
+            self._told.add(topic)
+        level("message.dropped", topic=topic, why=why)
+
+    def _reply_to(self, message: Arrived) -> fleet.ReplyTo | None:
+        topic = message.response_topic
+        if not topic:
+            return None
+        if not self._topics.may_reply_on(topic):
+            self._log.warning("reply.ignored", topic=topic[:80], why="a response topic begins with the fleet's reply/")
+            return None
+        return fleet.ReplyTo(topic, message.correlation)
 
     async def _tick(self) -> None:
         while True:

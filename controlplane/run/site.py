@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from pathlib import Path
 
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
-from controlplane.contract.errors import ControlPlaneError, InvariantBroken, JournalError
+from controlplane.contract.errors import ActionRefused, ControlPlaneError, InvariantBroken, JournalError
 from controlplane.contract.key import Authority
 from controlplane.contract.plan import Plan, Slice
 from controlplane.contract.report import (
+    MOST_AGE_MS,
     Applied,
     CallEvent,
     CallEventKind,
@@ -50,6 +50,16 @@ CALLS_S = 0.1
 MOST_EVENTS = 20_000
 EVENTS_A_BATCH = 500
 MOST_PROBES = 1_000
+#: Synthetic calls whose end is waited for; of more, the oldest is given up.
+MOST_PLACED = 2 * MOST_PROBES
+
+
+class _Look(msgspec.Struct, frozen=True):
+    """A look, and when it was begun (monotonic): one that was begun before the last steps were done shows neither what was
+    there before them nor what is there now."""
+
+    looked: core.Looked
+    begun: float
 
 
 class SiteDaemon:
@@ -61,7 +71,7 @@ class SiteDaemon:
             raise InvariantBroken("a site daemon was started without a site")
         self.site = host.site
         self._fleet_hash = settings.fleet.hash
-        self._hold_file = Path(host.hold_file)
+        self._hold_file = settings.path(host.hold_file)
         self._journal = journal
         self._log = log
         self._topics = Topics(settings.fleet.fleet)
@@ -74,11 +84,12 @@ class SiteDaemon:
         self._version = ""
         self._health = asterisk.Health("", 0)
         self._healthy_at = clock.monotonic_s()
-        self._inbox: asyncio.Queue[core.Input] = asyncio.Queue(1_000)
+        self._inbox: asyncio.Queue[core.Input | _Look] = asyncio.Queue(1_000)
         self._events: deque[CallEvent] = deque()
         self._look_wanted = asyncio.Event()
         self._ready = asyncio.Event()
         self._look_due = False
+        self._done_at = 0.0
         self._probing: set[asyncio.Task[None]] = set()
         self._placed: dict[str, float] = {}
         self._link = AmiLink(
@@ -141,7 +152,17 @@ class SiteDaemon:
                 self._start_probe(decode(message.payload, Probe))
         except Unreadable as error:
             self._log.warning("message.unreadable", topic=message.topic, why=str(error))
-            self._put(core.Unreadable(message.topic.rsplit("/", 2)[-2], str(error)))
+            self._put(core.Unreadable(self._word_for(message.topic), str(error)))
+
+    def _word_for(self, topic: str) -> str:
+        """What a topic carries, in one word."""
+        words = {
+            self._topics.slice(self.site): "slice",
+            self._topics.plan: "plan",
+            self._topics.claim: "claim",
+            self._topics.probe(self.site): "probe",
+        }
+        return words.get(topic, "message")
 
     def _put(self, event: core.Input) -> None:
         """Into the inbox; a full one loses the newest, which its sender's next message or our next look makes good."""
@@ -160,6 +181,10 @@ class SiteDaemon:
             self._ready.set()
         else:
             self._ready.clear()
+        if phase is Phase.DOWN:
+            # Their OriginateResponse went with the link.
+            for call in tuple(self._placed):
+                self._probe_answered(call, "link lost")
         if phase in (Phase.READY, Phase.DOWN):
             self._log.info("ami.phase", phase=str(phase), detail=detail)
             self._send_report()
@@ -201,7 +226,12 @@ class SiteDaemon:
     async def _decide(self) -> None:
         while True:
             event = await self._inbox.get()
-            await self._step(event)
+            if not isinstance(event, _Look):
+                await self._step(event)
+            elif event.begun >= self._done_at:
+                await self._step(event.looked)
+            else:
+                self._look_wanted.set()
 
     async def _step(self, event: core.Input) -> None:
         self._state, effects = core.step(self._state, event)
@@ -238,6 +268,8 @@ class SiteDaemon:
             failed = await asterisk.perform(self._link, steps)
         except ControlPlaneError as error:
             failed = (str(error),)
+        finally:
+            self._done_at = clock.monotonic_s()
         if failed:
             asyncio.get_running_loop().call_later(RETRY_S, self._look_wanted.set)
             await self._step(core.StepsFailed(failed))
@@ -253,11 +285,12 @@ class SiteDaemon:
                 pass
             self._look_wanted.clear()
             await self._ready.wait()
-            at = clock.wall()
+            at, begun = clock.wall(), clock.monotonic_s()
             try:
                 observed = await asterisk.look(self._link)
             except ControlPlaneError as error:
-                self._log.debug("look.failed", why=str(error))
+                level = self._log.warning if isinstance(error, ActionRefused) else self._log.debug
+                level("look.failed", why=str(error))
                 await asyncio.sleep(RETRY_S)
                 self._look_wanted.set()
                 continue
@@ -265,7 +298,7 @@ class SiteDaemon:
             if seats != self._seats:
                 self._seats = seats
                 self._send_report()
-            await self._inbox.put(core.Looked(observed, self._hold_file.exists(), at))
+            await self._inbox.put(_Look(core.Looked(observed, self._hold_file.exists(), at), begun))
 
     # -- what goes out
 
@@ -289,7 +322,7 @@ class SiteDaemon:
             incarnation=self._incarnation,
             sequence=self._sequence,
             sent_at=clock.wall(),
-            age_ms=round((clock.monotonic_s() - self._healthy_at) * 1000),
+            age_ms=min(MOST_AGE_MS, round((clock.monotonic_s() - self._healthy_at) * 1000)),
             fleet_hash=self._fleet_hash,
             link=str(self._link.phase),
             applied=self._state.applied,
@@ -329,13 +362,18 @@ class SiteDaemon:
             await asyncio.sleep(max(0.0, start + (number - 1) / probe.rate - clock.monotonic_s()))
             if probe.expires_at <= clock.wall():
                 return
-            self._placed[f"{probe.call}-{number}"] = clock.monotonic_s()
+            self._await_answer(f"{probe.call}-{number}")
             try:
                 why = await asterisk.place(self._link, probe, number)
             except ControlPlaneError as error:
                 why = str(error)
             if why is not None:
                 self._probe_answered(f"{probe.call}-{number}", why)
+
+    def _await_answer(self, call: str) -> None:
+        while len(self._placed) >= MOST_PLACED:
+            self._probe_answered(next(iter(self._placed)), "given up")
+        self._placed[call] = clock.monotonic_s()
 
     def _probe_answered(self, call: str, word: str) -> None:
         """The end of a synthetic call's setup, timed by this host's clock alone."""

@@ -19,7 +19,7 @@ USER_EVENTS = tuple(_KINDS)
 
 def _number(fields: Mapping[str, str], name: str) -> int:
     text = fields.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
 def read_call_event(fields: Mapping[str, str], *, received_ms: int) -> CallEvent | None:

@@ -17,7 +17,7 @@ from controlplane.contract.key import Authority
 from controlplane.contract.plan import Plan, Slice
 from controlplane.contract.report import Applied, Claim, Promise
 from controlplane.site.compile import HOLD, wanted
-from controlplane.site.diff import Observed, Step, difference
+from controlplane.site.diff import Observed, Step, difference, taken_ids, without
 
 #: Passes of repair in a row before the site says that its Asterisk does not keep what it is given.
 MOST_PASSES = 3
@@ -207,11 +207,13 @@ def _repair(state: State, looked: Looked) -> Result:
     if state.piece is None:
         return _change(state, trouble=("no slice was ever received",)), (SendReport(),)
     try:
-        steps = difference(wanted(state.piece), looked.observed)
+        want = wanted(state.piece)
+        taken = taken_ids(want, looked.observed)
+        steps = difference(without(want, taken), looked.observed)
     except PayloadError as error:
         return _change(state, trouble=(f"the slice cannot be written: {error}",)), (SendReport(),)
     if not steps:
-        return _holds(state, state.piece, looked.at)
+        return _holds(state, state.piece, looked.at, taken)
     if state.passes >= MOST_PASSES:
         # Given up until something new happens: the next trigger starts over.
         why = f"after {state.passes} repairs Asterisk still differs in: {_names(steps)}"
@@ -222,11 +224,17 @@ def _repair(state: State, looked: Looked) -> Result:
     return state, (*notes, Do(steps))
 
 
-def _holds(state: State, piece: Slice, at: dt.datetime) -> Result:
-    state = _change(state, passes=0, trouble=())
+def _holds(state: State, piece: Slice, at: dt.datetime, taken: frozenset[str]) -> Result:
+    """All is there, but for agents whose id an endpoint of the site's own configuration has: that is said, and keeps
+    nothing else from being applied."""
+    trouble = tuple(
+        f"agent {i}: an endpoint of this name is in pjsip.conf here; choose another id" for i in sorted(taken)
+    )
+    said: tuple[Effect, ...] = () if trouble == state.trouble else (SendReport(),)
+    state = _change(state, passes=0, trouble=trouble)
     applied = state.applied
     if applied is not None and (applied.key, applied.hash) == (piece.key, piece.hash):
-        return state, ()
+        return state, said
     state = _change(state, applied=Applied(piece.key, piece.hash, at))
     return state, (SendReport(), Note("applied", {"key": piece.key.label, "hash": piece.hash}))
 

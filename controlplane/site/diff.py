@@ -39,11 +39,19 @@ class Delete(msgspec.Struct, frozen=True, tag=True):
 
 
 class AddMember(msgspec.Struct, frozen=True, tag=True):
-    """Add a queue member, or put its penalty right."""
+    """Add a queue member, in the place of one of another name."""
 
     queue: str
     interface: str
     member: Member
+
+
+class SetPenalty(msgspec.Struct, frozen=True, tag=True):
+    """Put the penalty of a member right. It stays a member all the time, so an agent who paused stays paused."""
+
+    queue: str
+    interface: str
+    penalty: int
 
 
 class RemoveMember(msgspec.Struct, frozen=True, tag=True):
@@ -57,7 +65,7 @@ class ReloadEndpoints(msgspec.Struct, frozen=True, tag=True):
     """One reload of res_pjsip: endpoints made in AstDB stay Unavailable until then (seen on Asterisk 22.10)."""
 
 
-Step = Put | Delete | AddMember | RemoveMember | ReloadEndpoints
+Step = Put | Delete | AddMember | SetPenalty | RemoveMember | ReloadEndpoints
 
 
 def difference(want: Wanted, seen: Observed) -> tuple[Step, ...]:
@@ -70,7 +78,7 @@ def difference(want: Wanted, seen: Observed) -> tuple[Step, ...]:
     if any(p.key.startswith(("cp/endpoint/", "cp/aor/")) for p in objects):
         additions.append(ReloadEndpoints())
     additions += [
-        AddMember(queue, interface, member)
+        _membership(queue, interface, member, seen.members.get((queue, interface)))
         for (queue, interface), member in sorted(want.members.items())
         if seen.members.get((queue, interface)) != member
     ]
@@ -79,6 +87,24 @@ def difference(want: Wanted, seen: Observed) -> tuple[Step, ...]:
     if steps or seen.astdb.get(APPLIED) != want.astdb[APPLIED]:
         steps.append(Put(APPLIED, want.astdb[APPLIED]))
     return tuple(steps)
+
+
+def _membership(queue: str, interface: str, member: Member, present: Member | None) -> Step:
+    if present is not None and present.name == member.name:
+        return SetPenalty(queue, interface, member.penalty)
+    return AddMember(queue, interface, member)
+
+
+def taken_ids(want: Wanted, seen: Observed) -> frozenset[str]:
+    """Ids of remote agents that this Asterisk's own configuration already gives to an endpoint: never made by us."""
+    ids = {key.rsplit("/", 1)[1] for key in want.astdb if key.startswith("cp/endpoint/")}
+    return frozenset(i for i in ids if i in seen.endpoints and f"cp/endpoint/{i}" not in seen.astdb)
+
+
+def without(want: Wanted, ids: frozenset[str]) -> Wanted:
+    """What is wanted, but for these remote agents."""
+    astdb = {k: v for k, v in want.astdb.items() if not (k.startswith(_SORCERY) and k.rsplit("/", 1)[1] in ids)}
+    return Wanted(astdb, {k: m for k, m in want.members.items() if m.name.removeprefix(OURS) not in ids})
 
 
 def _removals(want: Wanted, seen: Observed, gone: list[str]) -> list[Step]:

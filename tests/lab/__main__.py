@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.lab.engine import ensure_engine, stop_engine
-from tests.lab.images import ensure_images
+from tests.lab.engine import answers, ensure_engine, stop_engine
+from tests.lab.images import ensure_images, remove_images
 from tests.lab.lab import Lab
 from tests.lab.layout import DEFAULT_SERVICES
 from tests.lab.shell import LabError
@@ -32,6 +32,8 @@ def _do(lab: Lab, said: argparse.Namespace) -> int:
             print(f"lab: up; broker {':'.join(map(str, lab.broker_address()))}, secrets in {lab.layout.secrets}")
         case "down":
             lab.down()
+        case "clean":
+            clean(lab)
         case "images":
             ensure_engine(lab.layout.build)
             print(ensure_images(lab.layout))
@@ -51,11 +53,26 @@ def _do(lab: Lab, said: argparse.Namespace) -> int:
     return 0
 
 
+def clean(lab: Lab) -> None:
+    """Take away all that the lab made on this machine: containers, images, and the engine if it started that. Whatever
+    fails, the engine is stopped."""
+    try:
+        if not answers():
+            print("lab: no Docker Engine answers: no container and no image to take away")
+            return
+        lab.down()
+        for tag in remove_images():
+            print(f"lab: {tag} stays: a container uses it")
+    finally:
+        print(f"lab: {stop_engine(lab.layout.build)}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("up", help="build and start").add_argument("services", nargs="*")
     verbs.add_parser("down", help="take it away")
+    verbs.add_parser("clean", help="down, remove the images, stop the engine if the lab started it")
     verbs.add_parser("images", help="only build the images")
     verbs.add_parser("status")
     verbs.add_parser("engine-stop", help="stop the Docker Engine if the lab started it")

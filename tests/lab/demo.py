@@ -180,9 +180,10 @@ class Demo:
         self.expect(not verdict.unlisted, f"cut, and not on nanchang's list: {sorted(verdict.unlisted)[:5]}")
         self.expect(not verdict.unexplained, f"on the list, neither cut nor saved: {sorted(verdict.unexplained)[:5]}")
         self.expect(bool(operation.unproven), "failover of a dead site claimed that everything was proven")
+        unproven = "".join(f"\n    unproven: {line}" for line in operation.unproven)
         return (
             f"{len(death.calls)} calls on nanchang's list: {len(verdict.cut)} cut, {len(verdict.saved)} saved by the "
-            f"carrier's second way in, {len(verdict.ended)} just ended; {load.seen}; unproven: {len(operation.unproven)}"
+            f"carrier's second way in, {len(verdict.ended)} just ended; {load.seen}{unproven}"
         )
 
     async def restore_dead(self) -> str:

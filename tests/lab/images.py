@@ -135,6 +135,13 @@ def _forget_old(name: str, *, but: str) -> None:
             run(["docker", "rmi", tag], timeout_s=60, check=False)
 
 
+def remove_images() -> list[str]:
+    """Remove every image that the lab made; gives those that stay because a container still uses them."""
+    form = "{{.Repository}}:{{.Tag}}"
+    made = run(["docker", "images", "--format", form, "--filter", "reference=controlplane-lab-*"], timeout_s=30)
+    return [tag for tag in made.out.split() if run(["docker", "rmi", tag], timeout_s=120, check=False).code != 0]
+
+
 def _build(recipe: Recipe, context: Path, tag: str, log: Path) -> None:
     log.unlink(missing_ok=True)
     argv = ["docker", "build", "--force-rm", "-t", tag]

@@ -218,7 +218,17 @@ async def test_a_wrong_password_does_not_register_and_the_enrolment_says_so(calm
     assert any("has not registered" in line for line in done.unproven)
 
 
-# -- pause, takeover
+async def test_an_id_that_the_sites_own_configuration_has_is_not_taken(calm: Commander, daemons: Lab) -> None:
+    fields = {"name": "Wu", "services": ["claims"], "digest": digest("n01", "x"), "wait_s": 5}
+    refused = await calm.command(commands.AgentsEnrol, agent="carrier", site="nanchang", **fields)
+    assert {r.rule for r in refused.refusals} == {"reserved-name"}
+    ended = await calm.command(commands.AgentsEnrol, agent="n01", site="nanchang", **fields)
+    assert ended.state is OperationState.UNDONE
+    assert any("pjsip.conf" in line for line in ended.unproven)
+    assert "cp/endpoint/n01" not in daemons.asterisk_cli("nanchang", "database show cp")
+
+
+# -- pause, cancel, takeover
 
 
 async def test_pause_holds_a_running_operation_until_resume(calm: Commander) -> None:
@@ -237,6 +247,21 @@ async def test_pause_holds_a_running_operation_until_resume(calm: Commander) -> 
     await calm.done(commands.Resume)
     await calm.wait_for("it goes on", lambda: state() in (OperationState.RUNNING, None), within_s=10)
     await calm.wait_for("it ends", lambda: calm.plan is not None and calm.plan.running is None, within_s=60)
+
+
+async def test_cancel_ends_an_enrolment_that_waits_and_takes_it_back(calm: Commander) -> None:
+    body = {
+        "kind": "agents.enrol", "agent": "home05", "name": "Sun", "site": "chengdu", "services": ["claims"],
+        "digest": digest("home05", "x"), "wait_s": 600,
+    }  # fmt: skip
+    id_ = await _publish(calm, body)
+    await calm.wait_for("it runs", lambda: calm.plan is not None and calm.plan.running is not None, within_s=10)
+    await calm.done(commands.Cancel, operation=id_)
+    await calm.settled()
+    assert calm.plan is not None
+    assert calm.plan.past[-1].state is OperationState.CANCELLED
+    assert "home05" not in calm.plan.agents
+    await calm.wait_for("its seat is gone", lambda: "home05" not in calm.reports["chengdu"].seats, within_s=10)
 
 
 async def test_takeover_moves_authority_and_the_old_leader_stops(calm: Commander, daemons: Lab) -> None:
@@ -290,10 +315,14 @@ async def test_a_change_by_hand_is_repaired_and_hands_off_is_kept(calm: Commande
     await asyncio.to_thread(daemons.wait_for, "the DID is repaired", lambda: "claims" in value(), within_s=40)
     daemons.asterisk_cli("nanchang", "database put cp hold engineer")
     try:
-        await calm.wait_for("hands off is shown", lambda: calm.reports["nanchang"].hands_off, within_s=40)
-        refused = await calm.command(commands.Shift, service="claims", shares={"nanchang": 1, "chengdu": 99})
-        assert refused.state is OperationState.UNDONE
-        assert any("hands off" in line for line in refused.unproven)
+        await calm.wait_for("hands off is shown", lambda: calm.reports["nanchang"].hands_off, within_s=10)
+        before = daemons.asterisk_cli("nanchang", "database show cp")
+        shares = {"nanchang": 1, "chengdu": 99}
+        refused = await calm.command(commands.Shift, service="claims", shares=shares)
+        assert {r.rule for r in refused.refusals} == {"hands-off"}
+        forced = await calm.done(commands.Shift, service="claims", shares=shares, override=["hands-off"])
+        assert any("held by an engineer" in line for line in forced.unproven)
+        assert daemons.asterisk_cli("nanchang", "database show cp") == before
     finally:
         daemons.asterisk_cli("nanchang", "database del cp hold")
     await calm.settled(within_s=40)

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from controlplane.contract.errors import PayloadError
 from controlplane.edge.ami import actions
-from controlplane.edge.ami.actions import Action, DBPut, Originate, PJSIPSetMaintenance, QueueAdd, QueuePause, encode
+from controlplane.edge.ami.actions import (
+    Action,
+    DBPut,
+    Originate,
+    PJSIPSetMaintenance,
+    QueueAdd,
+    QueuePause,
+    QueuePenalty,
+    encode,
+)
 from controlplane.edge.ami.frames import FrameParser
 from controlplane.edge.ami.phases import LEGAL_MOVES, Phase
 
@@ -44,6 +53,11 @@ def test_headers_are_spelled_as_asterisk_documents_them() -> None:
         ("StateInterface", "PJSIP/n01"),
     ]
     assert fields(QueuePause(interface="PJSIP/n01", paused=True)) == [("Interface", "PJSIP/n01"), ("Paused", "true")]
+    assert fields(QueuePenalty(interface="PJSIP/n01", penalty=0, queue="claims")) == [
+        ("Interface", "PJSIP/n01"),
+        ("Penalty", "0"),
+        ("Queue", "claims"),
+    ]
     assert fields(PJSIPSetMaintenance(endpoint="n01", state="on")) == [("Endpoint", "n01"), ("State", "on")]
 
 

@@ -82,6 +82,58 @@ def test_json_that_is_no_command_is_refused(payload: bytes) -> None:
     assert rule(payload) == "unknown-kind"
 
 
+DEEP = b"[" * 5000 + b"]" * 5000
+NINES = b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("payload", "refused_as"),
+    [
+        (b"1e400", "not-json"),
+        (NINES, "not-json"),
+        (b'{"x":' + DEEP + b',"kind":"pause"}', "not-json"),
+        (b'{"a":' * 1500 + b"1" + b"}" * 1500, "not-json"),
+        (b'{"kind":1e400}', "bad-field"),
+        (b'{"kind":' + NINES + b"}", "bad-field"),
+    ],
+)
+def test_what_cannot_be_decoded_is_not_said_to_have_no_kind(payload: bytes, refused_as: str) -> None:
+    answer = read(payload)
+    assert isinstance(answer, Refusal)
+    assert answer.rule == refused_as
+    assert "None" not in answer.detail
+
+
+@pytest.mark.parametrize("value", [b"1e400", NINES])
+def test_a_number_that_cannot_be_read_is_the_fault_of_its_field(value: bytes) -> None:
+    body = fields_of("call") | {"count": "HERE"}
+    payload = json.dumps(body).encode().replace(b'"HERE"', value)
+    answer = read(payload)
+    assert isinstance(answer, Refusal)
+    assert (answer.rule, "of kind call" in answer.detail) == ("bad-field", True)
+    assert id_in(payload) == body["id"]
+
+
+def test_what_has_no_kind_is_told_so() -> None:
+    for payload, words in ((b"[]", "no JSON object"), (b"{}", "has no kind"), (b'{"kind":"drain"}', "'drain'")):
+        answer = read(payload)
+        assert isinstance(answer, Refusal)
+        assert words in answer.detail
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "fits"), [(120, 1.0, True), (121, 1.0, False), (12, 0.1, True), (1000, 8.0, False)]
+)
+def test_synthetic_calls_end_within_two_minutes(count: int, rate: float, fits: bool) -> None:
+    answer = read(changed("call", count=count, rate=rate))
+    if fits:
+        assert not isinstance(answer, Refusal)
+    else:
+        assert isinstance(answer, Refusal)
+        assert answer.rule == "bad-field"
+        assert "120 s are allowed: give a smaller count or a higher rate" in answer.detail
+
+
 def test_nan_infinity_and_lone_surrogates_are_no_json() -> None:
     assert rule(json.dumps(fields_of("call") | {"rate": float("nan")}).encode()) == "not-json"
     assert rule(json.dumps(fields_of("call") | {"rate": float("inf")}).encode()) == "not-json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -11,12 +12,13 @@ from controlplane.contract.key import Authority, Key
 from controlplane.contract.operation import OperationState
 from controlplane.contract.plan import Plan
 from controlplane.contract.report import Beacon, Claim, Promise
-from controlplane.fleet import authority
-from controlplane.fleet.authority import BEACON_S, CLAIM_S, LISTEN_S
+from controlplane.fleet import authority, core
+from controlplane.fleet.authority import BEACON_S, CLAIM_S, LISTEN_S, REPEAT_S
 from controlplane.fleet.slicing import first_plan
 from controlplane.fleet.state import (
     BeaconSeen,
     ClaimCame,
+    LinkLost,
     PlanSeen,
     PromiseCame,
     PublishBeacon,
@@ -25,7 +27,8 @@ from controlplane.fleet.state import (
     Role,
     SavePlan,
 )
-from tests.unit.test_fleet_driver import FLEET, World, body_of, led
+from controlplane.fleet.view import Evidence
+from tests.unit.test_fleet_driver import FLEET, World, body_of, fields_of, led
 
 BOTH = ("coordinator", "coordinator2")
 TO_CHENGDU = {"service": "claims", "shares": {"nanchang": 20, "chengdu": 80}}
@@ -55,8 +58,8 @@ def test_a_site_that_does_not_answer_delays_the_claim_and_does_not_stop_it() -> 
     [note] = world.notes("leads")
     assert note.body["silent"] == ["chengdu"]
     world.sites["chengdu"].alive = True
-    world.send("pause")
-    world.pass_s(2)
+    world.pass_s(8)
+    assert world.plans() == [world.plan] * len(world.plans())
     assert world.reports["chengdu"].applied is not None
     assert world.reports["chengdu"].applied.key == world.plan.key
 
@@ -95,6 +98,232 @@ def test_a_restart_in_the_middle_of_an_operation_goes_on_with_it() -> None:
     world.pass_s(8)
     assert world.words(id_) == ["running", "done"]
     assert world.shares() == {"nanchang": 20, "chengdu": 80}
+
+
+@pytest.mark.parametrize(("kind", "down_s"), [("shift", 600.0), ("call", 600.0), ("shift", 1.0), ("call", 1.0)])
+def test_whoever_goes_on_asks_anew_and_has_the_whole_time_of_the_phase(kind: str, down_s: float) -> None:
+    world = led()
+    world.lose_calls = True
+    id_ = world.send(kind)
+    world.pass_s(1)
+    world.stop("coordinator")
+    world.mono += down_s
+    asked = len(world.sites["nanchang"].probes)
+    world.start("coordinator")
+    world.pass_s(LISTEN_S + 2)
+    assert world.words(id_) == ["running"]
+    assert len(world.sites["nanchang"].probes) > asked
+    world.lose_calls = False
+    for site in world.sites.values():
+        for probe in list(site.probes):
+            site.probe(probe)
+    world.pass_s(4)
+    assert world.words(id_) == ["running", "done"]
+
+
+def test_a_new_leader_says_again_how_the_newest_operations_and_the_running_one_stand() -> None:
+    world = led(hosts=BOTH)
+    past = []
+    for _ in range(4):
+        past.append(world.send("call", service="claims", count=1))
+        world.pass_s(1)
+    world.lose_calls = True
+    running = world.send("shift", **TO_CHENGDU)
+    world.stop("coordinator")
+    here = len(world.said)
+    takeover = world.send("takeover", host="coordinator2")
+    world.pass_s(1)
+    said = [(o.id, o.state.value) for o in world.said[here:]]
+    assert said == [(takeover, "done"), *((i, "done") for i in past[-3:]), (running, "running")]
+
+
+def test_what_a_standby_saw_of_calls_is_that_of_one_operation() -> None:
+    world = led(hosts=BOTH)
+    for _ in range(3):
+        world.send("call", service="claims", count=4)
+        world.pass_s(4)
+    assert world.hosts["coordinator2"].view.evidence == Evidence()
+    world.lose_calls = True
+    world.send("shift", **TO_CHENGDU)
+    assert len(world.hosts["coordinator2"].view.evidence.decided) == 2
+
+
+# -- the link, and plans that do not come through
+
+
+def test_a_leader_without_a_link_stops_and_claims_anew_when_it_hears_of_nobody_higher() -> None:
+    world = led()
+    world.lose_calls = True
+    id_ = world.send("shift", **TO_CHENGDU)
+    before = world.plan
+    world.lose_link("coordinator")
+    assert world.hosts["coordinator"].role is Role.LISTENING
+    world.lose_calls = False
+    world.pass_s(LISTEN_S + 6)
+    assert world.leader().host == "coordinator"
+    assert world.plan.key.authority == Authority(1, before.key.epoch + 1, "coordinator")
+    assert world.words(id_) == ["running", "done"]
+
+
+def test_commands_that_come_before_it_is_known_who_leads_wait_for_whoever_does() -> None:
+    world = led(hosts=BOTH)
+    world.lose_link("coordinator")
+    good = world.send("pause")
+    short = world.send("resume", life_s=1)
+    retained = fields_of("shift", wall=world.wall, **TO_CHENGDU)
+    world.send_raw(json.dumps(retained).encode(), retained=True)
+    before = len(world.notes("command"))
+    assert world.words(good) == world.words(short) == []
+    world.pass_s(LISTEN_S + 2)
+    assert world.leader().host == "coordinator"
+    assert world.words(good) == ["done"]
+    assert [r.rule for r in world.last(short).refusals] == ["expired"]
+    assert {r.rule for r in world.last(retained["id"]).refusals} == {"retained"}
+    assert world.plan.paused_at is not None
+    assert len(world.notes("command")) == before + 1, "each is obeyed once"
+    assert all(state.held == () for state in world.hosts.values())
+
+
+def test_only_so_many_commands_wait_and_a_standby_forgets_them() -> None:
+    world = World(hosts=("coordinator2",))
+    for _ in range(core.MOST_HELD + 5):
+        world.send("pause")
+    assert len(world.hosts["coordinator2"].held) == core.MOST_HELD
+    world.pass_s(LISTEN_S + 1)
+    assert world.hosts["coordinator2"].role is Role.STANDBY
+    assert world.hosts["coordinator2"].held == ()
+    assert world.said == []
+
+
+def test_a_takeover_that_came_too_early_is_obeyed_by_the_standby_that_it_names() -> None:
+    world = World(hosts=("coordinator2",))
+    id_ = world.send("takeover", host="coordinator2")
+    world.pass_s(LISTEN_S + 2)
+    assert world.leader().host == "coordinator2"
+    assert world.words(id_) == ["done"]
+
+
+def test_a_leader_whose_link_comes_back_to_another_leader_stands_by() -> None:
+    world = led(hosts=BOTH)
+    world.step("coordinator", LinkLost())
+    world.posted.clear()
+    cut = world.hosts.pop("coordinator")
+    world.send("takeover", host="coordinator2")
+    world.pass_s(4)
+    world.hosts["coordinator"] = cut
+    world.lose_link("coordinator")
+    world.pass_s(LISTEN_S + 6)
+    assert world.leader().host == "coordinator2"
+    assert world.hosts["coordinator"].role is Role.STANDBY
+
+
+def test_a_claimant_without_a_link_listens_again_and_a_standby_stays_one() -> None:
+    world = World(hosts=BOTH)
+    world.sites["chengdu"].alive = False
+    world.pass_s(LISTEN_S + 0.5)
+    assert world.hosts["coordinator"].role is Role.CLAIMING
+    assert world.hosts["coordinator2"].role is Role.STANDBY
+    for host in BOTH:
+        world.step(host, LinkLost())
+    assert world.hosts["coordinator"].role is Role.LISTENING
+    assert world.hosts["coordinator"].claim is None
+    assert world.hosts["coordinator2"].role is Role.STANDBY
+    world.pass_s(LISTEN_S + CLAIM_S + 1)
+    assert world.leader().host == "coordinator"
+    assert world.plan.key.epoch == 2
+
+
+def test_a_slice_that_was_lost_is_published_again_for_a_site_that_is_behind() -> None:
+    world = led()
+    world.sites["chengdu"].deaf = True
+    world.send("pause")
+    key, here = world.plan.key, len(world.plans())
+    world.pass_s(20)
+    again = world.plans()[here:]
+    assert 3 <= len(again) <= 20 / REPEAT_S + 1
+    assert {p.key for p in again} == {key}
+    world.sites["chengdu"].deaf = False
+    world.pass_s(REPEAT_S + 2)
+    assert world.reports["chengdu"].applied is not None
+    assert world.reports["chengdu"].applied.key == key
+    here = len(world.plans())
+    world.pass_s(20)
+    assert len(world.plans()) == here, "nobody is behind"
+
+
+@pytest.mark.parametrize("why", ["held", "out of reach"])
+def test_nothing_is_repeated_for_a_site_that_cannot_take_it(why: str) -> None:
+    world = led()
+    if why == "held":
+        world.sites["chengdu"].hold()
+    else:
+        world.sites["chengdu"].alive = False
+    world.pass_s(10)
+    world.send("pause")
+    here = len(world.plans())
+    world.pass_s(20)
+    assert len(world.plans()) == here
+
+
+@pytest.mark.parametrize(("holder", "times"), [("another", 1), ("coordinator", 0)])
+def test_a_lower_plan_of_another_authority_on_the_bus_is_written_over_with_ours(holder: str, times: int) -> None:
+    """Of our own authority a lower plan is an echo on its way."""
+    world = led()
+    world.send("pause")
+    world.pass_s(6)
+    epoch = 0 if holder == "another" else world.plan.key.epoch
+    lower = msgspec.structs.replace(world.plan, key=Key(1, epoch, holder, 1))
+    here = len(world.plans())
+    world.step("coordinator", PlanSeen(lower))
+    world.pass_s(20)
+    assert world.plans()[here:] == [world.plan] * times
+
+
+# -- another fleet.toml
+
+
+def other_file(world: World) -> None:
+    """coordinator2 starts with a fleet.toml without `enquiries`."""
+    fleet = world.fleet
+    world.fleet = msgspec.structs.replace(
+        fleet,
+        services={"claims": fleet.services["claims"]},
+        ingress={"95556": fleet.ingress["95556"]},
+    )
+    world.start("coordinator2")
+    world.fleet = fleet
+    world.pass_s(4)
+    assert world.hosts["coordinator2"].role is Role.STANDBY
+
+
+def test_a_standby_with_another_file_does_not_take_over_unless_a_person_says_so() -> None:
+    world = led()
+    other_file(world)
+    assert world.plan.fleet_hash == FLEET.hash
+    world.stop("coordinator")
+    id_ = world.send("takeover", host="coordinator2")
+    world.pass_s(6)
+    assert world.words(id_) == ["refused"]
+    assert [r.rule for r in world.last(id_).refusals] == ["configuration-differs"]
+    assert world.hosts["coordinator2"].role is Role.STANDBY
+    id_ = world.send("takeover", host="coordinator2", override=["configuration-differs"])
+    world.pass_s(6)
+    assert world.leader().host == "coordinator2"
+    assert set(world.plan.services) == {"claims"}
+    assert world.plan.fleet_hash == world.leader().fleet.hash != FLEET.hash
+
+
+def test_a_running_operation_on_what_the_file_lost_has_failed_and_that_is_said() -> None:
+    world = led()
+    other_file(world)
+    world.lose_calls = True
+    id_ = world.send("shift", service="enquiries", shares={"chengdu": 100})
+    world.stop("coordinator")
+    world.send("takeover", host="coordinator2", override=["configuration-differs"])
+    world.pass_s(4)
+    assert world.plan.running is None
+    assert world.words(id_) == ["running", "failed"]
+    assert "fleet.toml no longer names" in world.last(id_).unproven[-1]
 
 
 def test_a_coordinator_that_lost_its_disk_gets_the_plan_from_the_sites() -> None:
@@ -272,7 +501,22 @@ def test_a_claim_is_given_up_when_a_site_promised_a_higher_one_and_the_next_is_a
     assert world.hosts["coordinator"].role is Role.LISTENING
     assert world.plans() == []
     world.pass_s(LISTEN_S + 1)
-    assert world.plan.key == Key(1, 8, "coordinator", 1)
+    assert world.hosts["coordinator"].role is Role.STANDBY, "another was promised what we never heard of"
+    world.send("takeover", host="coordinator")
+    world.pass_s(1)
+    assert world.plan.key.authority == Authority(1, 8, "coordinator")
+
+
+@pytest.mark.parametrize(("holder", "role"), [("coordinator", Role.LEADING), ("coordinator2", Role.STANDBY)])
+def test_without_a_plan_the_authority_that_was_heard_of_decides_who_leads(holder: str, role: Role) -> None:
+    """Its disk is lost and no plan stands on the bus; the retained word of who leads does."""
+    world = World()
+    seen = Beacon(Authority(1, 4, holder), Key(1, 4, holder, 9), world.wall)
+    world.step("coordinator", BeaconSeen(seen, retained=True))
+    world.pass_s(LISTEN_S + 3)
+    assert world.hosts["coordinator"].role is role
+    if role is Role.LEADING:
+        assert world.plan.key == Key(1, 5, "coordinator", 1)
 
 
 @pytest.mark.parametrize("what", ["beacon", "plan", "claim", "promise"])

@@ -29,6 +29,7 @@ from controlplane.fleet.state import (
     CommandCame,
     EventsCame,
     Input,
+    LinkLost,
     Note,
     Now,
     PlanSeen,
@@ -47,6 +48,7 @@ from controlplane.fleet.state import (
 )
 from controlplane.site import core as site_core
 from controlplane.site.diff import AddMember, Delete, Observed, Put, RemoveMember, Step
+from controlplane.site.table import LETTERS
 
 EPOCH = dt.datetime(2026, 3, 1, 9, 0, tzinfo=dt.UTC)
 DIGEST = "0123456789abcdef0123456789abcdef"
@@ -79,6 +81,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "agents.revoke": {"agent": "home01"},
     "undo": {"operation": str(uuid.UUID(int=7))},
+    "cancel": {"operation": str(uuid.UUID(int=7))},
     "pause": {},
     "resume": {},
     "takeover": {"host": "coordinator2"},
@@ -109,7 +112,9 @@ def command_of(kind: str, **fields: Any) -> Command:
 
 
 class SiteHost:
-    """A site: its daemon's core, and an Asterisk that keeps what it is given. `deaf`: slices do not reach it."""
+    """A site: its daemon's core, and an Asterisk that keeps what it is given. `deaf`: slices do not reach it.
+    `stubborn`: its Asterisk keeps nothing. `stale`: AstDB keys by which its dialplan still routes although the new value
+    was read back. `no_endpoint`: its Asterisk does not show the endpoints that are in AstDB."""
 
     def __init__(self, name: str, world: World) -> None:
         self.world = world
@@ -122,6 +127,11 @@ class SiteHost:
         self.phones: set[str] = set()
         self.sequence = 0
         self.probes: list[Probe] = []
+        self.stale: dict[str, str] = {}
+        self.no_endpoint = False
+        self.fleet_hash: str | None = None
+        self.batches = 0
+        self.counters: dict[str, int] = {}
 
     def hear(self, event: site_core.Input) -> None:
         if not self.alive or (self.deaf and isinstance(event, site_core.SliceArrived | site_core.PlanArrived)):
@@ -161,18 +171,25 @@ class SiteHost:
             case _:
                 pass
 
+    def hold(self) -> None:
+        """An engineer says hands off."""
+        self.astdb["cp/hold"] = "anna"
+        self.look()
+
     def report(self) -> None:
         if not self.alive:
             return
         self.sequence += 1
         agents = [key.rsplit("/", 1)[1] for key in self.astdb if key.startswith("cp/endpoint/")]
         seats = {
-            a: SeatState(True, int(a in self.phones), tuple(q for q, i in self.members if i == f"PJSIP/{a}"))
+            a: SeatState(
+                not self.no_endpoint, int(a in self.phones), tuple(q for q, i in self.members if i == f"PJSIP/{a}")
+            )
             for a in agents
         }
         report = Report(
-            self.state.site, "one", self.sequence, self.world.wall, 0, FLEET.hash, "ready", self.state.applied,
-            self.state.promised, self.state.hands_off, self.state.trouble, seats=seats,
+            self.state.site, "one", self.sequence, self.world.wall, 0, self.fleet_hash or self.world.fleet.hash, "ready",
+            self.state.applied, self.state.promised, self.state.hands_off, self.state.trouble, seats=seats,
         )  # fmt: skip
         self.world.reports[self.state.site] = report
         self.world.post_all(ReportCame(report, retained=False))
@@ -183,13 +200,37 @@ class SiteHost:
             return
         for number in range(1, probe.count + 1):
             call = f"{probe.call}-{number}"
-            if probe.kind is ProbeKind.SERVICE:
-                assert self.state.piece is not None
-                target = probe.force or next(iter(self.state.piece.services[probe.id].shares))
-                if self.world.sites[target].alive and not self.world.lose_calls:
-                    self.world.events(target, CallEventKind.ARRIVE, call)
-            elif not self.world.lose_calls and (probe.kind is ProbeKind.OUTBOUND or probe.id in self.phones):
+            if probe.kind is ProbeKind.AGENT:
+                if probe.id in self.phones and not self.world.lose_calls:
+                    self.world.events(self.state.site, CallEventKind.ANSWERED, call)
+                continue
+            target = probe.force or self.route(probe, call)
+            if target is None or self.world.lose_calls:
+                continue
+            if probe.kind is ProbeKind.OUTBOUND:
                 self.world.events(self.state.site, CallEventKind.ANSWERED, call)
+            elif self.world.sites[target].alive:
+                self.world.events(target, CallEventKind.ARRIVE, call)
+
+    def route(self, probe: Probe, call: str) -> str | None:
+        """What the dialplan does with a call that is not forced: the next slot of the table that AstDB holds decides, and
+        ROUTE says so; a site that cannot be had gives the call to the next in order."""
+        key = f"cp/{probe.kind.value}/{probe.id}"
+        parts = self.stale.get(key, self.astdb.get(key, "")).split(":")
+        if len(parts) != 5:
+            return None
+        _, _, label, names, table = parts
+        order = names.split(",")
+        slot = self.counters.get(key, 0)
+        self.counters[key] = slot + 1
+        target = order[LETTERS.index(table[slot % len(table)])]
+        self.world.events(
+            self.state.site, CallEventKind.ROUTE, call,
+            plan=label, call_kind=probe.kind.value, id=probe.id, target=target,
+        )  # fmt: skip
+        if probe.kind is ProbeKind.OUTBOUND:
+            return target
+        return next((t for t in (target, *order) if self.world.sites[t].alive), None)
 
 
 class World:
@@ -202,6 +243,9 @@ class World:
         self.posted: deque[tuple[str, Input]] = deque()
         self.hosts: dict[str, State] = {}
         self.disk: dict[str, Plan] = {}
+        self.saved: dict[str, Plan] = {}
+        #: How far the wall clock was put forward or back.
+        self.jump_s = 0.0
         self.log: list[tuple[str, fleet_state.Effect]] = []
         self.said: list[Operation] = []
         self.on_topic: dict[str, Operation] = {}
@@ -218,7 +262,7 @@ class World:
 
     @property
     def wall(self) -> dt.datetime:
-        return EPOCH + dt.timedelta(seconds=self.mono - 1000.0)
+        return EPOCH + dt.timedelta(seconds=self.mono - 1000.0 + self.jump_s)
 
     @property
     def now(self) -> Now:
@@ -261,9 +305,9 @@ class World:
     def carry_out(self, host: str, effect: fleet_state.Effect) -> None:
         match effect:
             case SavePlan(plan):
-                self.disk[host] = plan
+                self.disk[host] = self.saved[host] = plan
             case PublishPlan(plan, slices):
-                assert self.disk[host] == plan, "a plan was published that is not on disk"
+                assert self.saved[host] == plan, "a plan was published that was not on disk"
                 assert self.contents.setdefault(plan.key.label, plan.hash) == plan.hash, "one key, two contents"
                 self.retained = plan
                 for name, piece in slices.items():
@@ -310,9 +354,18 @@ class World:
     def stop(self, host: str) -> None:
         del self.hosts[host]
 
+    def lose_link(self, host: str) -> None:
+        """The connection of a coordinator to the broker goes and comes back; what is retained comes again."""
+        self.step(host, LinkLost())
+        if self.retained is not None:
+            self.posted.append((host, PlanSeen(self.retained)))
+        self.posted += [(host, ReportCame(report, retained=True)) for report in self.reports.values()]
+        self.drain()
+
     def events(self, site: str, kind: CallEventKind, call: str, **fields: Any) -> None:
         event = CallEvent(kind, call, 0, synthetic=fields.pop("synthetic", True), **fields)
-        self.post_all(EventsCame(CallEvents(site, "one", 1, (event,))))
+        self.sites[site].batches += 1
+        self.post_all(EventsCame(CallEvents(site, "one", self.sites[site].batches, (event,))))
 
     def send_raw(self, payload: bytes, *, retained: bool = False) -> None:
         self.post_all(CommandCame(payload, retained, ReplyTo("reply", b"corr")))

@@ -31,14 +31,20 @@ PLAN = first_plan(WIDE, Key(1, 1, "coordinator", 1))
 
 
 def report(site: str, **changes: Any) -> Report:
-    plain = Report(site, "one", 1, EPOCH, 0, "h", "ready", None, None, False)
+    plain = Report(site, "one", 1, EPOCH, 0, WIDE.hash, "ready", None, None, False)
     return msgspec.structs.replace(plain, **changes)
 
 
-def view(*, age_s: dict[str, float] | None = None, absent: tuple[str, ...] = (), **changes: Any) -> View:
-    """All sites heard of `age_s` ago (0 by default), at 1000 s."""
+def view(
+    *, age_s: dict[str, float] | None = None, absent: tuple[str, ...] = (), only: str | None = None, **changes: Any
+) -> View:
+    """All sites heard of `age_s` ago (0 by default), at 1000 s. `changes` of their reports, or of that of `only` one."""
     return View(
-        {s: SiteView(report(s, **changes), 1000.0 - (age_s or {}).get(s, 0.0)) for s in WIDE.sites if s not in absent}
+        {
+            s: SiteView(report(s, **(changes if only in (None, s) else {})), 1000.0 - (age_s or {}).get(s, 0.0))
+            for s in WIDE.sites
+            if s not in absent
+        }
     )
 
 
@@ -65,24 +71,34 @@ ENROLLED = msgspec.structs.replace(PLAN, agents={"home01": AgentPlan("n", "cheng
 PAUSED = msgspec.structs.replace(PLAN, paused_at=EPOCH)
 UNDO = command_of("undo", operation=str(uuid.UUID(int=7)))
 MARK = Footprint("services.claims.shares", {"nanchang": 60, "chengdu": 40}, {"chengdu": 100})
+CANCEL = command_of("cancel", operation=str(uuid.UUID(int=7)))
+RUNNING = msgspec.structs.replace(past(MARK), running=past(MARK).past[0], past=())
+FAILING_OVER = msgspec.structs.replace(
+    RUNNING, running=msgspec.structs.replace(past(MARK).past[0], command=command_of("failover"))
+)
 TO_NANCHANG = command_of("shift", service="claims", shares={"nanchang": 100})
+TO_CHENGDU = command_of("shift", service="claims", shares={"chengdu": 100})
+CD_CARRIER = command_of("trunks", group="national", shares={"cd-carrier": 100})
 ENROL: dict[str, Any] = {"agent": "home01", "name": "n", "site": "chengdu", "services": ["claims"], "digest": DIGEST}
 
 GOOD: list[tuple[Command, Plan]] = [
     (command_of("shift"), PLAN),
     (command_of("trunks"), PLAN),
     (command_of("failover"), PLAN),
-    (command_of("restore"), PLAN),
+    (command_of("restore"), closed("nanchang")),
     (command_of("agents.enrol"), PLAN),
-    (command_of("agents.enrol"), ENROLLED),
     (command_of("agents.revoke"), ENROLLED),
     (UNDO, past(MARK)),
+    (CANCEL, RUNNING),
     (command_of("pause"), PLAN),
     (command_of("resume"), PAUSED),
     (command_of("takeover"), PLAN),
     (command_of("call"), PLAN),
 ]
 OLD = {"nanchang": FRESH_S + 1}
+HELD = view(only="nanchang", hands_off=True)
+HELD_CHENGDU = view(only="chengdu", hands_off=True)
+OTHER = view(only="nanchang", fleet_hash="other")
 BAD: list[tuple[str, Command, Situation]] = [
     ("unknown-service", command_of("shift", service="x", shares={"nanchang": 100}), at()),
     ("unknown-service", command_of("call", service="x"), at()),
@@ -103,21 +119,46 @@ BAD: list[tuple[str, Command, Situation]] = [
     ("unknown-operation", UNDO, at(plan=past(MARK, id_=8))),
     ("not-undoable", UNDO, at(plan=past())),
     ("cannot-serve", command_of("failover", site="nanchang", to="weifang"), at()),
-    ("agent-elsewhere", command_of("agents.enrol", **ENROL | {"site": "nanchang"}), at(plan=ENROLLED)),
+    ("already-enrolled", command_of("agents.enrol", **ENROL | {"site": "nanchang"}), at(plan=ENROLLED)),
+    ("already-enrolled", command_of("agents.enrol", **ENROL), at(plan=ENROLLED)),
+    ("reserved-name", command_of("agents.enrol", **ENROL | {"agent": "carrier"}), at()),
+    ("reserved-name", command_of("agents.enrol", **ENROL | {"agent": "site-nanchang"}), at()),
+    ("unknown-operation", CANCEL, at()),
+    ("unknown-operation", CANCEL, at(plan=past(MARK))),
+    ("unknown-operation", command_of("cancel", operation=str(uuid.UUID(int=8))), at(plan=RUNNING)),
+    ("not-cancellable", CANCEL, at(plan=FAILING_OVER)),
+    ("already", command_of("restore", site="nanchang"), at()),
     ("already", command_of("pause"), at(plan=PAUSED)),
     ("already", command_of("resume"), at()),
     ("closed-site", TO_NANCHANG, at(plan=closed("nanchang"))),
     ("closed-site", command_of("failover", site="nanchang", to="chengdu"), at(plan=closed("chengdu"))),
+    ("closed-site", CD_CARRIER, at(plan=closed("chengdu"))),
+    ("closed-site", command_of("agents.enrol", **ENROL), at(plan=closed("chengdu"))),
     ("receiving-site", TO_NANCHANG, at(seen=view(age_s=OLD))),
     ("receiving-site", command_of("failover", site="chengdu", to="nanchang"), at(seen=view(age_s=OLD))),
-    ("receiving-site", command_of("restore", site="nanchang"), at(seen=view(age_s=OLD))),
+    ("receiving-site", command_of("restore", site="nanchang"), at(plan=closed("nanchang"), seen=view(age_s=OLD))),
     ("receiving-site", UNDO, at(plan=past(MARK), seen=view(age_s=OLD))),
     ("receiving-site", command_of("trunks", group="national", shares={"nc-carrier": 100}), at(seen=view(age_s=OLD))),
-    ("stale-figures", command_of("shift", service="claims", shares={"chengdu": 100}), at(seen=view(age_s=OLD))),
-    ("stale-figures", command_of("trunks", group="national", shares={"cd-carrier": 100}), at(seen=view(age_s=OLD))),
+    ("hands-off", TO_NANCHANG, at(seen=HELD)),
+    ("hands-off", TO_CHENGDU, at(seen=HELD)),
+    ("hands-off", CD_CARRIER, at(seen=HELD)),
+    ("hands-off", command_of("trunks", group="national", shares={"nc-carrier": 100}), at(seen=HELD)),
+    ("hands-off", command_of("failover", site="chengdu", to="nanchang"), at(seen=HELD)),
+    ("hands-off", command_of("restore", site="nanchang"), at(plan=closed("nanchang"), seen=HELD)),
+    ("hands-off", command_of("restore", site="nanchang"), at(plan=closed("nanchang"), seen=HELD_CHENGDU)),
+    ("hands-off", UNDO, at(plan=past(MARK), seen=HELD)),
+    ("configuration-differs", TO_NANCHANG, at(seen=OTHER)),
+    ("configuration-differs", TO_CHENGDU, at(seen=OTHER)),
+    ("configuration-differs", CD_CARRIER, at(seen=OTHER)),
+    ("configuration-differs", command_of("restore", site="nanchang"), at(plan=closed("nanchang"), seen=OTHER)),
+    ("stale-figures", TO_CHENGDU, at(seen=view(age_s=OLD))),
+    ("stale-figures", CD_CARRIER, at(seen=view(age_s=OLD))),
     ("stale-figures", command_of("call", service="claims"), at(seen=view(age_s=OLD))),
     ("stale-figures", command_of("call", service="claims", site="nanchang"), at(seen=view(age_s=OLD))),
     ("stale-figures", command_of("agents.enrol", **ENROL), at(seen=view(absent=("chengdu",)))),
+    ("stale-figures", command_of("agents.enrol", **ENROL), at(seen=HELD_CHENGDU)),
+    ("stale-figures", command_of("agents.revoke"), at(plan=ENROLLED, seen=HELD_CHENGDU)),
+    ("stale-figures", command_of("agents.revoke"), at(plan=ENROLLED, seen=view(absent=("chengdu",)))),
 ]  # fmt: skip
 
 
@@ -145,17 +186,28 @@ def test_only_the_rules_that_a_person_may_break_are_overridden_and_only_by_name(
 
 
 def test_the_rules_that_may_be_overridden_are_these() -> None:
-    assert {"stale-figures", "receiving-site", "closed-site"} == OVERRIDABLE
+    assert {"stale-figures", "receiving-site", "closed-site", "configuration-differs", "hands-off"} == OVERRIDABLE
 
 
 def test_one_operation_at_a_time_and_who_may_come_between() -> None:
     running = past(MARK).past[0]
-    busy = msgspec.structs.replace(past(MARK), running=running, agents=ENROLLED.agents)
-    for command, _ in GOOD:
-        if type(command).__name__ in {"Failover", "Pause", "Takeover"}:
+    for command, plan in GOOD:
+        past_ones = plan.past if type(command).__name__ == "Undo" else ()
+        busy = msgspec.structs.replace(plan, running=running, past=past_ones, paused_at=None)
+        if type(command).__name__ == "Resume":
+            busy = msgspec.structs.replace(busy, paused_at=EPOCH)
+        if type(command).__name__ in {"Failover", "Pause", "Resume", "Takeover", "Cancel"}:
             assert rules(command, at(plan=busy)) == []
-        elif type(command).__name__ != "Resume":
+        else:
             assert rules(command, at(plan=busy)) == ["operation-in-progress"]
+
+
+def test_a_failover_and_a_revocation_do_not_wait_for_sites_that_they_do_not_need() -> None:
+    """A failover is for the day on which nothing is as it should be; only who receives must be there."""
+    odd = view(only="nanchang", hands_off=True, fleet_hash="other")
+    assert rules(command_of("failover", site="nanchang", to="chengdu"), at(seen=odd)) == []
+    assert rules(command_of("agents.revoke"), at(plan=ENROLLED, seen=odd)) == []
+    assert rules(command_of("agents.enrol"), at(seen=odd)) == []
 
 
 def test_several_broken_rules_are_all_told() -> None:
@@ -224,6 +276,13 @@ def test_a_known_id_and_too_many_of_them() -> None:
     found = door(command, at(plan=known), retained=False)
     assert found is not None
     assert (found.rule, "shift" in found.detail, "done" in found.detail) == ("repeated", True, True)
+    record = past(MARK).past[0]
+    again = msgspec.structs.replace(command, id=uuid.UUID(int=7))
+    for plan in (past(MARK), msgspec.structs.replace(PLAN, running=record)):
+        # Its command has expired and is out of the ledger; its operation is still told of under this id.
+        found = door(again, at(plan=plan), retained=False)
+        assert found is not None
+        assert (found.rule, "shift" in found.detail) == ("repeated", True)
     full = msgspec.structs.replace(PLAN, commands={str(uuid.UUID(int=n)): done for n in range(MOST_COMMANDS)})
     many = door(command, at(plan=full), retained=False)
     assert many is not None

@@ -39,7 +39,7 @@ def test_a_shift_is_done_when_a_call_from_each_site_arrived_at_each_target() -> 
     assert world.last(id_).unproven == ()
     assert world.last(id_).progress == 1.0
     asked = {(site.state.site, p.force) for site in world.sites.values() for p in site.probes}
-    assert asked == {(a, b) for a in FLEET.sites for b in FLEET.sites}
+    assert asked == {(a, b) for a in FLEET.sites for b in (*FLEET.sites, "")}, "one that nobody forces, from each site"
     for site in world.sites.values():
         assert site.state.piece is not None
         assert site.astdb["cp/svc/claims"] == split_value(site.state.piece.services["claims"])
@@ -80,7 +80,56 @@ def test_a_shift_whose_calls_do_not_arrive_is_undone() -> None:
     assert world.words(id_) == ["running", "undone"]
     assert world.last(id_).phase == "prove"
     assert world.shares() == {"nanchang": 60, "chengdu": 40}
-    assert len(world.last(id_).unproven) == 4
+    assert len(world.last(id_).unproven) == 6
+
+
+def stale(world: World, site: str, key: str) -> None:
+    """The dialplan of a site goes on by the value it has now, whatever is written and read back."""
+    world.sites[site].stale[key] = world.sites[site].astdb[key]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "key", "name"),
+    [
+        ("shift", TO_CHENGDU, "cp/svc/claims", "claims"),
+        (
+            "trunks",
+            {"group": "national", "shares": {"nc-carrier": 30, "cd-carrier": 70}},
+            "cp/out/national",
+            "national",
+        ),
+    ],
+)
+def test_forced_calls_that_arrive_do_not_prove_a_division_that_a_site_does_not_follow(
+    kind: str, fields: dict[str, Any], key: str, name: str
+) -> None:
+    world = led()
+    stale(world, "chengdu", key)
+    id_ = world.send(kind, **fields)
+    since = (world.plan.services | world.plan.groups)[name].since
+    world.pass_s(14)
+    assert world.words(id_) == ["running", "undone"]
+    assert world.last(id_).unproven == (f"no synthetic call for {name} at chengdu was seen to follow plan {since}",)
+    assert (world.plan.services | world.plan.groups)[name].shares == (FLEET.services | FLEET.groups)[name].shares
+
+
+def test_a_call_that_followed_the_new_division_and_arrived_nowhere_proves_nothing() -> None:
+    world = led()
+    world.lose_calls = True
+    id_ = world.send("shift", **TO_CHENGDU)
+    world.pass_s(1)
+    for site in world.sites.values():
+        for probe in site.probes:
+            if probe.force:
+                world.events(probe.force, CallEventKind.ARRIVE, f"{probe.call}-1")
+    world.pass_s(1)
+    assert world.words(id_) == ["running"]
+    decided = world.leader().view.evidence.decided
+    assert {d.split()[0] for d in decided.values()} == {world.plan.services["claims"].since}
+    for call in decided:
+        world.events("nanchang", CallEventKind.ARRIVE, call)
+    world.pass_s(1)
+    assert world.words(id_) == ["running", "done"]
 
 
 def test_the_undo_of_a_missed_gate_leaves_what_somebody_changed_since() -> None:
@@ -122,6 +171,8 @@ def test_a_call_that_arrives_elsewhere_proves_nothing() -> None:
     world.pass_s(1)
     for site in world.sites.values():
         for probe in site.probes:
+            if not probe.force:
+                continue  # Where the division itself sends a call is not for us to say.
             wrong = "chengdu" if probe.force == "nanchang" else "nanchang"
             world.events(wrong, CallEventKind.ARRIVE, f"{probe.call}-1")
     world.pass_s(1)
@@ -160,6 +211,7 @@ def test_trunks_are_proven_by_a_call_that_the_carrier_answers() -> None:
     assert {(p.force, p.number) for p in world.sites["nanchang"].probes} == {
         ("nc-carrier", "02100000000"),
         ("cd-carrier", "02100000000"),
+        ("", "02100000000"),
     }
 
 
@@ -170,6 +222,7 @@ def test_a_trunk_that_nobody_can_call_through_is_unproven() -> None:
     world.pass_s(3)
     assert world.words(id_) == ["running", "done"]
     assert "cd-carrier has no test_number" in world.last(id_).unproven[0]
+    assert world.sites["nanchang"].probes == [], "a call that is not forced may go where nobody answers"
 
 
 @pytest.mark.parametrize(
@@ -230,13 +283,16 @@ def test_a_failover_pre_empts_a_shift() -> None:
     assert world.plan.commands[shift].state is OperationState.SUPERSEDED
     verdicts = [n.body["state"] for n in world.notes("verdict")]
     assert verdicts == ["superseded", "done"]
+    missing = world.last(shift).unproven
+    assert len(missing) == 6, "what it had not proven when it was superseded"
+    assert any("was seen to arrive at chengdu" in line for line in missing)
 
 
 def test_every_other_operation_waits_for_the_running_one() -> None:
     world = led()
     world.lose_calls = True
     world.send("shift", **TO_CHENGDU)
-    for kind in ("shift", "trunks", "restore", "call"):
+    for kind in ("shift", "trunks", "call"):
         id_ = world.send(kind)
         assert [r.rule for r in world.last(id_).refusals] == ["operation-in-progress"]
 
@@ -287,21 +343,218 @@ def test_restore_leaves_what_somebody_changed_since() -> None:
     assert any("services.claims.shares was changed" in line for line in world.last(id_).unproven)
 
 
-def test_restore_of_a_site_that_never_failed_over_brings_the_configured_shares() -> None:
+def test_restore_of_a_site_in_service_is_refused_and_brings_no_configured_shares() -> None:
     world = led()
     world.send("shift", service="claims", shares={"chengdu": 100})
     world.pass_s(4)
-    world.send("restore", site="nanchang")
+    id_ = world.send("restore", site="nanchang")
+    assert [r.rule for r in world.last(id_).refusals] == ["already"]
     world.pass_s(4)
-    assert world.shares("claims") == {"nanchang": 60, "chengdu": 40}
+    assert world.shares("claims") == {"chengdu": 100}
 
 
-def test_restore_does_not_send_calls_to_another_site_that_is_closed() -> None:
+def test_restore_does_not_touch_another_site_that_is_closed() -> None:
     world = led()
     failed_over(world)
     id_ = world.send("restore", site="chengdu")
-    assert [r.rule for r in world.last(id_).refusals] == ["closed-site"]
+    assert [r.rule for r in world.last(id_).refusals] == ["already"]
     assert world.shares("claims") == {"chengdu": 100}
+    assert world.plan.sites["nanchang"].mode is SiteMode.CLOSED
+
+
+def test_where_it_is_forgotten_what_closed_a_site_restore_only_opens_it_and_says_so() -> None:
+    world = led()
+    failed_over(world)
+    state = world.hosts["coordinator"]
+    assert state.known is not None
+    world.hosts["coordinator"] = msgspec.structs.replace(state, known=msgspec.structs.replace(state.known, past=()))
+    id_ = world.send("restore", site="nanchang")
+    world.pass_s(4)
+    assert world.last(id_).state is OperationState.DONE
+    assert world.plan.sites["nanchang"].mode is SiteMode.IN_SERVICE
+    assert world.shares("claims") == world.shares("enquiries") == {"chengdu": 100}
+    assert world.plan.groups["national"].shares == {"cd-carrier": 100}
+    [line] = world.last(id_).unproven
+    assert "has no shares until you shift some" in line
+
+
+def test_the_failover_of_a_site_that_is_still_closed_is_never_forgotten() -> None:
+    world = led()
+    failover = failed_over(world)
+    calls = []
+    for _ in range(MOST_PAST + 3):
+        calls.append(world.send("call", service="claims", count=1))
+        world.pass_s(1)
+    assert [r.id for r in world.plan.past] == [failover, *calls[-MOST_PAST:]]
+    world.send("restore", site="nanchang")
+    world.pass_s(4)
+    assert world.shares("claims") == {"nanchang": 60, "chengdu": 40}
+    assert failover not in [r.id for r in world.plan.past], "an open site needs it no more"
+
+
+# -- a failover and what it does not reach
+
+
+def test_nothing_is_asked_of_a_site_that_a_person_says_is_dead_even_if_it_reports() -> None:
+    world = led()
+    world.sites["nanchang"].deaf = True
+    id_ = world.send("failover", site="nanchang", to="chengdu", confirm_dead=True)
+    world.pass_s(4)
+    assert world.plan.past[-1].left_out == ("nanchang",)
+    assert world.words(id_) == ["running", "done"]
+    assert world.sites["nanchang"].probes == []
+    lines = world.last(id_).unproven
+    assert any("as a person confirmed" in line for line in lines)
+    assert sum(line.startswith("waiting_for_carrier") for line in lines) == 2
+    assert not any("has not applied" in line or "nobody confirmed" in line for line in lines)
+
+
+def test_a_failover_of_a_site_out_of_reach_says_what_the_carrier_has_to_do_and_that_nobody_confirmed() -> None:
+    world = led()
+    world.sites["nanchang"].alive = False
+    world.pass_s(10)
+    id_ = failed_over(world)
+    lines = world.last(id_).unproven
+    assert [line for line in lines if line.startswith("waiting_for_carrier")] == [
+        f"waiting_for_carrier: calls of {did} come in by cd-carrier when the carrier changes by options or timeout"
+        for did in ("95556", "95557")
+    ]
+    assert any("nobody confirmed that nanchang is dead" in line for line in lines)
+
+
+def test_a_failover_of_a_living_site_says_nothing_of_the_carrier() -> None:
+    world = led()
+    assert world.last(failed_over(world)).unproven == ()
+
+
+def test_a_failover_says_which_agents_stay_behind() -> None:
+    world = led()
+    world.sites["nanchang"].phones.add("home01")
+    world.send("agents.enrol", **ENROL | {"site": "nanchang"})
+    world.pass_s(5)
+    id_ = failed_over(world)
+    assert world.last(id_).unproven == ("agents enrolled at nanchang stay there: home01",)
+    assert "home01" in world.plan.agents
+
+
+# -- sites that are held, and files that differ
+
+
+def test_a_held_site_refuses_a_shift_and_is_left_out_of_one_that_a_person_forces() -> None:
+    world = led()
+    world.sites["nanchang"].hold()
+    world.drain()
+    id_ = world.send("shift", service="claims", shares={"chengdu": 100})
+    assert [r.rule for r in world.last(id_).refusals] == ["hands-off"]
+    id_ = world.send("shift", service="claims", shares={"chengdu": 100}, override=["hands-off"])
+    world.pass_s(4)
+    assert world.plan.past[-1].left_out == ("nanchang",)
+    assert world.words(id_) == ["running", "done"]
+    assert world.sites["nanchang"].probes == []
+    assert world.last(id_).unproven == ("nanchang is held by an engineer: nothing is written there",)
+
+
+def test_another_fleet_toml_at_a_site_refuses_a_shift_and_is_said_of_one_that_a_person_forces() -> None:
+    world = led()
+    world.sites["chengdu"].fleet_hash = "other"
+    world.pass_s(2)
+    id_ = world.send("shift", **TO_CHENGDU)
+    assert [r.rule for r in world.last(id_).refusals] == ["configuration-differs"]
+    id_ = world.send("shift", **TO_CHENGDU, override=["configuration-differs"])
+    world.pass_s(4)
+    assert world.words(id_) == ["running", "done"]
+    [line] = world.last(id_).unproven
+    assert line.startswith("chengdu runs with another fleet.toml (hash other")
+
+
+# -- clocks
+
+
+@pytest.mark.parametrize("jump_s", [7200.0, -7200.0])
+def test_a_jump_of_the_wall_clock_neither_ends_a_phase_nor_holds_it(jump_s: float) -> None:
+    world = led()
+    world.lose_calls = True
+    id_ = world.send("shift", **TO_CHENGDU)
+    world.pass_s(1)
+    asked = len(world.sites["nanchang"].probes)
+    world.jump_s = jump_s
+    world.pass_s(ASK_AGAIN_S + 0.5)
+    assert world.words(id_) == ["running"]
+    assert len(world.sites["nanchang"].probes) == 2 * asked, "it asks again as if nothing had happened"
+    world.pass_s(9)
+    assert world.words(id_) == ["running", "undone"]
+
+
+# -- cancel
+
+
+def test_cancel_takes_back_what_the_running_operation_changed_at_once() -> None:
+    world = led()
+    world.lose_calls = True
+    shift = world.send("shift", **TO_CHENGDU)
+    world.pass_s(1)
+    here = len(world.log)
+    trial = world.send("cancel", operation=shift, dry_run=True)
+    assert world.last(trial).predicted["changes"] == {
+        "services.claims.shares": {"from": TO_CHENGDU["shares"], "to": {"nanchang": 60, "chengdu": 40}}
+    }
+    assert world.shares() == TO_CHENGDU["shares"]
+    cancel = world.send("cancel", operation=shift)
+    assert world.plan.running is None
+    assert world.shares() == {"nanchang": 60, "chengdu": 40}
+    assert world.words(cancel)[-1] == "done"
+    assert world.words(shift) == ["running", "cancelled"]
+    assert world.plan.past[-1].state is OperationState.CANCELLED
+    assert world.plan.commands[shift].state is OperationState.CANCELLED
+    assert world.plan.commands[cancel].state is OperationState.DONE
+    effects = [e for _, e in world.log[here:]]
+    saved = next(i for i, e in enumerate(effects) if isinstance(e, SavePlan))
+    ends = [i for i, e in enumerate(effects) if isinstance(e, PublishOperation) and e.operation.id == shift]
+    assert saved < min(ends), "an end was said that is not on disk"
+    assert [n.body["state"] for n in world.notes("verdict")] == ["cancelled"]
+    world.lose_calls = False
+    world.pass_s(30)
+    assert world.words(shift) == ["running", "cancelled"]
+    again = world.send("shift", **TO_CHENGDU)
+    world.pass_s(4)
+    assert world.words(again) == ["running", "done"]
+
+
+def test_cancel_of_an_enrolment_leaves_no_agent_and_of_one_that_waits_ends_it() -> None:
+    world = led()
+    enrol = world.send("agents.enrol", **ENROL)
+    world.pass_s(2)
+    world.send("pause")
+    world.pass_s(1)
+    assert world.words(enrol) == ["running", "waiting"]
+    world.send("cancel", operation=enrol)
+    world.pass_s(2)
+    assert world.words(enrol) == ["running", "waiting", "cancelled"]
+    assert world.plan.agents == {}
+    assert not any("home01" in key for key in world.sites["chengdu"].astdb)
+
+
+def test_cancel_leaves_what_it_cannot_take_back_and_says_so() -> None:
+    world = led()
+    world.sites["chengdu"].phones.add("home01")
+    world.send("agents.enrol", **ENROL)
+    world.pass_s(5)
+    world.sites["chengdu"].deaf = True
+    revoke = world.send("agents.revoke", agent="home01")
+    world.send("cancel", operation=revoke)
+    assert world.plan.agents == {}
+    assert world.last(revoke).unproven == ("home01 stays revoked: enrolments are never restored",)
+
+
+def test_what_cancel_does_not_take() -> None:
+    world = led()
+    id_ = world.send("cancel", operation=str(uuid.UUID(int=1)))
+    assert [r.rule for r in world.last(id_).refusals] == ["unknown-operation"]
+    world.lose_calls = True
+    failover = world.send("failover", site="nanchang", to="chengdu")
+    id_ = world.send("cancel", operation=failover)
+    assert [r.rule for r in world.last(id_).refusals] == ["not-cancellable"]
+    assert world.plan.running is not None
 
 
 # -- undo
@@ -405,6 +658,38 @@ def test_an_enrolment_that_the_site_does_not_apply_leaves_no_agent() -> None:
     assert world.plan.agents == {}
 
 
+def test_an_enrolment_waits_for_the_site_of_the_agent_alone() -> None:
+    world = led()
+    world.sites["nanchang"].deaf = True
+    world.sites["chengdu"].phones.add("home01")
+    id_ = world.send("agents.enrol", **ENROL)
+    world.pass_s(5)
+    assert world.words(id_) == ["running", "done"]
+    assert world.last(id_).unproven == ()
+
+
+def test_an_enrolment_whose_endpoint_asterisk_does_not_show_is_undone() -> None:
+    world = led()
+    world.sites["chengdu"].no_endpoint = True
+    id_ = world.send("agents.enrol", **ENROL)
+    world.pass_s(18)
+    assert world.words(id_) == ["running", "undone"]
+    assert world.last(id_).unproven == ("chengdu does not show the endpoint of home01 in its queues",)
+    assert world.plan.agents == {}
+
+
+def test_a_revocation_is_refused_while_the_site_of_the_agent_is_out_of_reach() -> None:
+    world = led()
+    world.sites["chengdu"].phones.add("home01")
+    world.send("agents.enrol", **ENROL)
+    world.pass_s(5)
+    world.sites["chengdu"].alive = False
+    world.pass_s(10)
+    id_ = world.send("agents.revoke", agent="home01")
+    assert [r.rule for r in world.last(id_).refusals] == ["stale-figures"]
+    assert "home01" in world.plan.agents
+
+
 def test_a_phone_that_does_not_answer_is_rung_once_and_told() -> None:
     world = led()
     world.lose_calls = True
@@ -447,8 +732,22 @@ def test_a_call_is_done_when_all_of_them_arrived() -> None:
     id_ = world.send("call", service="claims", count=5, rate=5)
     world.pass_s(2)
     assert world.words(id_) == ["running", "done"]
-    assert world.last(id_).observed == {"nanchang": 5}
+    assert world.last(id_).observed == {"nanchang": 3, "chengdu": 2}, "by the division, 60 to 40"
     assert [p.count for p in world.sites["nanchang"].probes] == [5]
+
+
+def test_calls_of_an_operation_whose_id_begins_alike_are_not_counted() -> None:
+    world = led()
+    world.lose_calls = True
+    first, second = (f"0b6c1a52-0000-4000-8000-00000000000{n}" for n in (1, 2))
+    world.send("call", id=first, service="claims", count=1, rate=5)
+    [probe] = world.sites["nanchang"].probes
+    world.pass_s(12)
+    assert world.words(first) == ["running", "failed"]
+    world.send("call", id=second, service="claims", count=1, rate=5)
+    world.events("nanchang", CallEventKind.ARRIVE, f"{probe.call}-1")
+    world.pass_s(1)
+    assert world.words(second) == ["running"]
 
 
 def test_calls_that_do_not_arrive_fail_it() -> None:
@@ -471,7 +770,7 @@ def test_a_pause_holds_a_running_operation_and_resume_goes_on_with_what_was_seen
     shift = world.send("shift", **TO_CHENGDU)
     world.pass_s(1)
     for probe in world.sites["nanchang"].probes:
-        world.events(probe.force, CallEventKind.ARRIVE, f"{probe.call}-1")
+        world.events(probe.force or "nanchang", CallEventKind.ARRIVE, f"{probe.call}-1")
     world.drain()
     pause = world.send("pause")
     world.pass_s(30)
@@ -592,6 +891,30 @@ def test_a_delivery_twice_while_it_runs_does_not_disturb_it() -> None:
     world.lose_calls = False
     world.pass_s(4)
     assert world.on_topic[str(body["id"])].state is OperationState.DONE
+
+
+@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize("where", ["running", "past", "commands"])
+def test_no_refusal_stands_on_the_topic_of_an_id_that_is_known(where: str, readable: bool) -> None:
+    """Also where its command has expired and is out of the ledger, and where nobody can read what came."""
+    world = led()
+    if where == "commands":
+        id_ = world.send("pause", life_s=3600)
+    else:
+        world.lose_calls = where == "running"
+        fields = ENROL | {"wait_s": 600} if where == "running" else TO_CHENGDU
+        id_ = world.send("agents.enrol" if where == "running" else "shift", life_s=20, **fields)
+        world.pass_s(5)
+        for kind in ("pause", "resume"):
+            world.pass_s(10)
+            world.send(kind)  # Each new plan forgets what has expired.
+        world.pass_s(1)
+        assert id_ not in world.plan.commands
+    body = fields_of("shift", id=id_, wall=world.wall, **TO_CHENGDU)
+    answer = refused(world, json.dumps(body if readable else {"id": id_, "kind": "shift"}).encode())
+    assert answer.operation.id == id_
+    assert not answer.on_topic
+    assert world.on_topic[id_].state is not OperationState.REFUSED
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ COMMANDS: st.SearchStrategy[tuple[str, dict[str, Any]]] = st.one_of(
     st.builds(lambda a: ("agents.enrol", FIELDS["agents.enrol"] | {"site": a, "wait_s": 5}), SITES),
     st.builds(lambda h: ("takeover", {"host": h}), st.sampled_from(HOSTS)),
     st.sampled_from(["agents.revoke", "pause", "resume", "call"]).map(lambda k: (k, FIELDS[k])),
-    st.just(("undo", {})),
+    st.sampled_from([("undo", {}), ("cancel", {})]),
 )  # fmt: skip
 ACTS = st.one_of(
     st.tuples(st.just("send"), COMMANDS, st.booleans(), st.booleans()),
@@ -37,6 +37,9 @@ ACTS = st.one_of(
     st.tuples(st.just("site"), SITES, st.sampled_from(["alive", "deaf", "stubborn"])),
     st.tuples(st.just("calls")),
     st.tuples(st.just("phone"), SITES),
+    st.tuples(st.just("link"), st.sampled_from(HOSTS)),
+    st.tuples(st.just("clock"), st.sampled_from([-3600.0, 3600.0])),
+    st.tuples(st.just("stale"), SITES),
     st.tuples(st.just("restart"), st.sampled_from(HOSTS)),
     st.tuples(st.just("disk"), st.sampled_from(HOSTS)),
     st.tuples(st.just("drift"), SITES, st.sampled_from(["cp/svc/claims", "cp/applied", "cp/odd", "cp/hold"])),
@@ -53,6 +56,10 @@ def act(world: World, what: tuple[Any, ...]) -> None:
                 if newest is None or not newest.past:
                     return
                 fields = {"operation": newest.past[len(newest.past) // 2].id}
+            if kind == "cancel":
+                if newest is None or newest.running is None:
+                    return
+                fields = {"operation": newest.running.id}
             rules = sorted(OVERRIDABLE) if override else []
             world.send_raw(body_of(kind, wall=world.wall, override=rules, dry_run=dry_run, **fields))
         case ("pass", seconds):
@@ -67,6 +74,12 @@ def act(world: World, what: tuple[Any, ...]) -> None:
             world.lose_calls ^= True
         case ("phone", site):
             world.sites[site].phones ^= {"home01"}
+        case ("link", host):
+            world.lose_link(host)
+        case ("clock", jump_s):
+            world.jump_s = jump_s
+        case ("stale", site):
+            world.sites[site].stale = dict(world.sites[site].astdb)
         case ("restart", host):
             world.stop(host)
             world.start(host)
@@ -91,20 +104,26 @@ def test_no_history_raises_or_breaks_a_law(acts: list[tuple[Any, ...]]) -> None:
         act(world, what)
     for plan in world.plans():
         assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
-    # What came to an end stays there, and is said once.
-    ended: set[str] = set()
+    # What came to an end stays there; only whoever begins to lead says it again.
+    ended: dict[str, OperationState] = {}
     for operation in world.said:
+        if operation.state is not OperationState.REFUSED:
+            assert ended.get(operation.id, operation.state) is operation.state
         if operation.state in FINAL and operation.state is not OperationState.REFUSED:
-            assert operation.id not in ended
-            ended.add(operation.id)
+            ended[operation.id] = operation.state
+    assert all(state is not OperationState.REFUSED for id_, state in topics(world) if id_ in ended)
     heal(world)
+
+
+def topics(world: World) -> list[tuple[str, OperationState]]:
+    return [(id_, operation.state) for id_, operation in world.on_topic.items()]
 
 
 def heal(world: World) -> None:
     """When all faults are gone and a person takes over, the fleet comes to rest on one plan, at every site."""
     world.lose_calls = False
     for site in world.sites.values():
-        site.alive, site.deaf, site.stubborn = True, False, False
+        site.alive, site.deaf, site.stubborn, site.stale = True, False, False, {}
         site.astdb.pop("cp/hold", None)
     world.pass_s(10)
     host = next((h for h, s in world.hosts.items() if s.role is Role.LEADING), "coordinator2")

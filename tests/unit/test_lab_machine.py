@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import engine
+from tests.lab import __main__ as lab_main
+from tests.lab import engine, images
 from tests.lab.base_image import debian_mirror
 from tests.lab.images import ca_bundle, content_hash, requirements
 from tests.lab.layout import DAEMON_ACCOUNTS, FLEET, PERSONS, agents_of, layout_of
-from tests.lab.shell import LabError, run
+from tests.lab.shell import Finished, LabError, run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -130,3 +131,61 @@ def test_access_rules_name_every_account_and_this_fleet_only() -> None:
     topics = [line.split()[2] for line in lines if line.startswith("topic ")]
     assert topics
     assert all(topic.startswith(f"controlplane/v1/{FLEET}/") for topic in topics)
+
+
+class Docker:
+    """What `docker` is asked, in order; images whose removal is refused are in `used`."""
+
+    def __init__(self, *tags: str, used: str = "") -> None:
+        self.asked: list[str] = []
+        self.tags, self.used = tags, used
+
+    def run(self, argv: list[str], *, timeout_s: float, check: bool = True) -> Finished:
+        self.asked.append(" ".join(argv))
+        if argv[1] == "images":
+            assert "reference=controlplane-lab-*" in argv
+            return Finished(0, "\n".join(self.tags), "")
+        return Finished(int(argv[-1] == self.used), "", "")
+
+
+def test_only_images_of_the_lab_are_removed_and_those_in_use_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = Docker("controlplane-lab-base:1", "controlplane-lab-world:2", used="controlplane-lab-base:1")
+    monkeypatch.setattr(images, "run", docker.run)
+    assert images.remove_images() == ["controlplane-lab-base:1"]
+    assert docker.asked[1:] == ["docker rmi controlplane-lab-base:1", "docker rmi controlplane-lab-world:2"]
+
+
+@pytest.mark.parametrize("engine_answers", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_clean_takes_all_away_and_stops_the_engine_last(
+    monkeypatch: pytest.MonkeyPatch, engine_answers: bool, fails: bool
+) -> None:
+    done: list[str] = []
+
+    def down(_lab: object) -> None:
+        done.append("down")
+        if fails:
+            raise LabError("a volume is in use")
+
+    def remove_images() -> list[str]:
+        done.append("images")
+        return []
+
+    def stop_engine(_build: Path) -> str:
+        done.append("engine")
+        return "stopped"
+
+    monkeypatch.setattr(lab_main, "answers", lambda: engine_answers)
+    monkeypatch.setattr(lab_main.Lab, "down", down)
+    monkeypatch.setattr(lab_main, "remove_images", remove_images)
+    monkeypatch.setattr(lab_main, "stop_engine", stop_engine)
+    monkeypatch.setattr("sys.argv", ["tests.lab", "clean"])
+    assert lab_main.main() == (1 if fails and engine_answers else 0)
+    expected = (["down", "engine"] if fails else ["down", "images", "engine"]) if engine_answers else ["engine"]
+    assert done == expected
+
+
+def test_make_clean_shows_its_failures() -> None:
+    recipe = (CHECKOUT / "Makefile").read_text().partition("\nclean:")[2]
+    assert "-m tests.lab clean" in recipe
+    assert "\t-" not in recipe

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from controlplane.contract.key import Authority, Key
-from controlplane.contract.plan import Plan, Slice, Split
+from controlplane.contract.plan import Plan, Seat, Slice, Split
 from controlplane.contract.report import Claim
 from controlplane.fleet.slicing import first_plan, slices
 from controlplane.site import core
@@ -280,3 +280,19 @@ def test_a_slice_that_astdb_cannot_hold_is_trouble_and_no_crash() -> None:
     state, effects = step(msgspec.structs.replace(BUSY, piece=bad), looked(EMPTY))
     assert kinds(effects) == [SendReport]
     assert "cannot be written" in state.trouble[0]
+
+
+def test_an_agent_whose_id_this_asterisk_has_already_is_said_and_keeps_nothing_else_from_being_applied() -> None:
+    seat = Seat("n", ("claims",), 0, "0123456789abcdef0123456789abcdef")
+    mine = msgspec.structs.replace(MINE, seats={"reception": seat})
+    without_seat = {k: v for k, v in wanted(mine).astdb.items() if not k.endswith("/reception")}
+    state, effects = step(
+        msgspec.structs.replace(BUSY, piece=mine),
+        looked(Observed(without_seat, {}, endpoints=frozenset({"reception"}))),
+    )
+    assert kinds(effects) == [SendReport, Note]
+    assert state.applied is not None
+    assert (state.applied.key, state.applied.hash) == (mine.key, mine.hash)
+    assert "reception: an endpoint of this name is in pjsip.conf" in state.trouble[0]
+    again = step(state, looked(Observed(without_seat, {}, endpoints=frozenset({"reception"}))))
+    assert again == (state, ()), "it is said when it changes, not at each look"

@@ -18,6 +18,7 @@ from controlplane.site.diff import (
     Put,
     ReloadEndpoints,
     RemoveMember,
+    SetPenalty,
     Step,
     difference,
 )
@@ -89,6 +90,8 @@ class Asterisk:
                     del where[key]
                 case AddMember(queue, interface, member):
                     self.members[queue, interface] = member
+                case SetPenalty(queue, interface, penalty):
+                    self.members[queue, interface] = Member(self.members[queue, interface].name, penalty)
                 case RemoveMember(queue, interface):
                     del self.members[queue, interface]
                 case ReloadEndpoints():
@@ -181,7 +184,7 @@ def test_the_steps_bring_any_server_to_the_slice_and_touch_nothing_else(piece: S
     assert server.contacts == {k: e for k, e in seen.contacts.items() if e not in gone}
     assert difference(want, server.seen()) == ()
     after = dict(server.astdb)
-    server.do(steps[:0] + tuple(s for s in steps if isinstance(s, Put | AddMember)))
+    server.do(steps[:0] + tuple(s for s in steps if isinstance(s, Put | AddMember | SetPenalty)))
     assert server.astdb == after
 
 
@@ -203,7 +206,7 @@ def test_an_endpoint_is_whole_and_loaded_before_a_queue_may_ring_it(piece: Slice
     steps = difference(wanted(piece), seen)
     objects = [i for i, s in enumerate(steps) if isinstance(s, Put) and s.key.startswith(("cp/endpoint/", "cp/aor/"))]
     reloads = [i for i, s in enumerate(steps) if isinstance(s, ReloadEndpoints)]
-    members = [i for i, s in enumerate(steps) if isinstance(s, AddMember)]
+    members = [i for i, s in enumerate(steps) if isinstance(s, AddMember | SetPenalty)]
     assert len(reloads) == (1 if objects else 0)
     for reload in reloads:
         assert max(objects) < reload < min(members, default=len(steps))
@@ -244,8 +247,16 @@ def test_any_repair_writes_the_mark_again_last() -> None:
     assert difference(EMPTY, seen) == (Delete("cp/svc/gone"), Put(APPLIED, "k:h"))
 
 
-@pytest.mark.parametrize("member", [Member("cp:home01", 6), Member("cp:other", 5), None])
-def test_a_wrong_penalty_or_name_is_put_right(member: Member | None) -> None:
+def test_a_wrong_penalty_is_put_right_without_taking_the_member_away() -> None:
+    """A member that is taken away and added again has lost its pause."""
+    at = ("claims", "PJSIP/home01")
+    want = Wanted({APPLIED: "k:h"}, {at: Member("cp:home01", 5)})
+    seen = Observed({APPLIED: "k:h"}, {at: Member("cp:home01", 6)})
+    assert difference(want, seen) == (SetPenalty(*at, 5), Put(APPLIED, "k:h"))
+
+
+@pytest.mark.parametrize("member", [Member("cp:other", 5), Member("cp:other", 6), None])
+def test_a_missing_member_or_one_of_another_name_is_put_right(member: Member | None) -> None:
     at = ("claims", "PJSIP/home01")
     want = Wanted({APPLIED: "k:h"}, {at: Member("cp:home01", 5)})
     seen = Observed({APPLIED: "k:h"}, {at: member} if member else {})

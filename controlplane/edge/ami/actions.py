@@ -140,6 +140,15 @@ class QueuePause(Action, frozen=True, rename="pascal"):
     reason: str | None = None
 
 
+class QueuePenalty(Action, frozen=True, rename="pascal"):
+    """Give a member another penalty, in one queue or (None) in all; a pause stays. Refused where it is no member. AstDB
+    learns of it at the member's next pause only (seen on 22.10)."""
+
+    interface: str
+    penalty: int
+    queue: str | None = None
+
+
 class QueueStatus(Action, frozen=True, rename="pascal"):
     """Queues (QueueParams), members (QueueMember) and waiting callers (QueueEntry)."""
 
