@@ -182,7 +182,7 @@ class Demo:
         self.expect(bool(operation.unproven), "failover of a dead site claimed that everything was proven")
         unproven = "".join(f"\n    unproven: {line}" for line in operation.unproven)
         return (
-            f"{len(death.calls)} calls on nanchang's list: {len(verdict.cut)} cut, {len(verdict.saved)} saved by the "
+            f"{len(verdict.listed)} callers on nanchang's list: {len(verdict.cut)} cut, {len(verdict.saved)} saved by the "
             f"carrier's second way in, {len(verdict.ended)} just ended; {load.seen}{unproven}"
         )
 

@@ -31,9 +31,10 @@ class Death(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`cut`: established over the host when it died. `saved`: on the list, not yet answered, taken elsewhere or still
+    """`listed`: the callers on the list. `cut`: established over the host when it died. `saved`: on the list, not yet answered, taken elsewhere or still
     offered. `ended`: over at the moment of death. `unlisted` and `unexplained` must be empty."""
 
+    listed: frozenset[str]
     cut: frozenset[str]
     saved: frozenset[str]
     ended: frozenset[str]
@@ -78,6 +79,7 @@ def judge(death: Death, calls: Iterable[Call], site: str, agent_letter: str) -> 
     ended = {n for n in rest if _over_at(by_number[n], death)}
     saved = {n for n in rest - ended if _went_on(by_number[n], death, site)}
     return Verdict(
+        listed=frozenset(listed),
         cut=frozenset(cut),
         saved=frozenset(saved),
         ended=frozenset(ended),
