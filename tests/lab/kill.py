@@ -31,8 +31,8 @@ class Death(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`listed`: the callers on the list. `cut`: established over the host when it died. `saved`: on the list, not yet answered, taken elsewhere or still
-    offered. `ended`: over at the moment of death. `unlisted` and `unexplained` must be empty."""
+    """`listed`: the callers on the list. `cut`: established over the host when it died. `saved`: not yet answered, taken
+    elsewhere or still offered. `ended`: over at the moment of death. `unlisted` and `unexplained` must be empty."""
 
     listed: frozenset[str]
     cut: frozenset[str]
