@@ -47,7 +47,7 @@ def _world_missing(lab: Lab, sites: Sequence[str]) -> str | None:
 
 
 def ingress_missing(lab: Lab, sites: Sequence[str]) -> str | None:
-    """Which of these sites the carrier would not try at the moment, or None: OPTIONS decide that, every 2 s."""
+    """Which of these sites the carrier would not try at the moment, or None: OPTIONS decide that, every 3 s."""
     contacts = lab.exec("world", [*CARRIER_CLI, "pjsip show contacts"]).out
     for site in sites:
         line = next((line for line in contacts.splitlines() if f" {site}/sip:" in line), "")
