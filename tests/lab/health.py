@@ -56,6 +56,18 @@ def ingress_missing(lab: Lab, sites: Sequence[str]) -> str | None:
     return None
 
 
+def ways_missing(lab: Lab) -> str | None:
+    """Which way between the carrier and the sites, or between two sites, nobody would try at the moment, or None. After a
+    site was dead or frozen, each end learns of the other by its next OPTIONS only."""
+    for site in SITES:
+        if not lab.is_running(site):
+            return f"{site} does not run"
+        for line in lab.asterisk_cli(site, "pjsip show contacts").splitlines():
+            if ("carrier/sip:" in line or "site-" in line) and " Avail " not in line:
+                return f"{site} has no answer to its OPTIONS: {' '.join(line.split())}"
+    return ingress_missing(lab, SITES)
+
+
 def broker_refuses(lab: Lab, user: str) -> str | None:
     """Why the broker does not take this login, or None. MQTT 5, as every client of ours."""
     account = lab.account(user)

@@ -52,6 +52,7 @@ def bare(lab: Lab) -> Iterator[Lab]:
     running = [daemon for daemon in DAEMONS if daemon != "desk" and lab.is_running(daemon)]
     assert not running, f"{running} would undo what this test writes: keep `bare` and `daemons` in modules of their own"
     _lay_bare(lab)
+    lab.wait_ways_open()
     yield lab
     _lay_bare(lab)
 
