@@ -53,6 +53,22 @@ class Lab:
         with step(f"start {' '.join(wanted)}"):
             self._compose_up(wanted, variables)
         self.wait_ready(wanted)
+        if {*SITES, "world"} <= set(wanted):
+            self.wait_ways_open()
+
+    def wait_ways_open(self) -> None:
+        """Until the carrier and the sites see each other, in each direction; LabError that names the way that is shut."""
+        missing: str | None = None
+
+        def seen() -> bool:
+            nonlocal missing
+            missing = health.ways_missing(self)
+            return missing is None
+
+        try:
+            self.wait_for("every way is open", seen, within_s=READY_TIMEOUT_S)
+        except LabError as fault:
+            raise LabError(f"{fault}: {missing}") from None
 
     def _compose_up(self, wanted: Sequence[str], variables: dict[str, str]) -> None:
         try:
