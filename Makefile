@@ -12,7 +12,7 @@ help: ## what can be made
 	@deploy/setup-venv $(PYTHON)
 	@touch $@
 
-demo: .venv/.ready ## two sites under real calls: split, shift, outbound, home agent, failover, restore (about 4 minutes)
+demo: .venv/.ready ## two sites under real calls: split, shift, outbound, home agent, failover, restore (about 3 minutes)
 	$(BIN)/python -m tests.lab.demo
 
 check: .venv/.ready ## lint, types, import rules, tests without containers
