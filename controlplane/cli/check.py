@@ -17,7 +17,7 @@ from controlplane.contract.fleet import warnings
 from controlplane.edge.ami import actions
 from controlplane.edge.ami.link import AmiConfig, AmiLink, Phase
 from controlplane.edge.config import Settings, load
-from controlplane.run.asterisk import NOT_FOUND
+from controlplane.run.asterisk import is_held
 
 #: The contexts of dialplans/controlplane.conf that calls come in by.
 CONTEXTS = ("cp-from-carrier", "cp-from-site", "cp-from-agent", "cp-syn-svc", "cp-syn-out", "cp-syn-agent")
@@ -132,13 +132,9 @@ async def _dialplan(link: AmiLink) -> Finding:
 
 
 async def _hold(link: AmiLink) -> Finding:
-    try:
-        await link.call(actions.DBGet(family="cp", key="hold"))
-    except ActionRefused as error:
-        if error.message != NOT_FOUND:
-            raise
-        return Finding(Grade.OK, "hands-off", "nobody holds this site")
-    return Finding(Grade.WARNING, "hands-off", "AstDB cp/hold is set: nothing is written here until it is removed")
+    if await is_held(link):
+        return Finding(Grade.WARNING, "hands-off", "AstDB cp/hold is set: nothing is written here until it is removed")
+    return Finding(Grade.OK, "hands-off", "nobody holds this site")
 
 
 def _drop(*_: object) -> str:

@@ -1,4 +1,7 @@
-"""The command line. Each verb is a thin word for a command or a look; what it means is decided elsewhere."""
+"""The command line. Each verb is a thin word for a command or a look; what it means is decided elsewhere.
+
+Longer than other modules because it is a flat list: one short function for each verb, whose signature is its help.
+"""
 
 from __future__ import annotations
 

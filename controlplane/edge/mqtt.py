@@ -84,7 +84,7 @@ class _Listener:
             self._on_message(message)
         except InvariantBroken:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is
+        except Exception as error:  # noqa: BLE001 - a callback's fault must not cost the connection
             level = self._log.debug if self._said else self._log.error
             self._said = True
             level("bus.message_callback_failed", topic=message.topic, error=type(error).__name__)

@@ -80,7 +80,7 @@ def begin(state: State, plan: Plan, command: Command, now: Now) -> Result:
     result = CommandResult(kind_of(command), OperationState.RUNNING, command.expires_at)
     after = _change(after, running=record, commands=after.commands | {id_: result})
     state, committed = commit(state, before, after, now)
-    said = _say(state, record, OperationState.RUNNING, now, proof.Verdict(("",)))
+    said = _say(state, record, OperationState.RUNNING, now)
     state, asked = _ask(state, record, now)
     return state, (*committed, *ended, said, *asked)
 
@@ -153,14 +153,14 @@ def _hold(state: State, plan: Plan, record: OperationRecord, now: Now) -> Result
         return state, ()
     waiting = _change(record, state=OperationState.WAITING)
     state, effects = commit(state, plan, _change(plan, running=waiting), now)
-    return state, (*effects, _say(state, waiting, OperationState.WAITING, now, proof.Verdict(("paused",))))
+    return state, (*effects, _say(state, waiting, OperationState.WAITING, now))
 
 
 def _wake(state: State, plan: Plan, record: OperationRecord, now: Now) -> Result:
     running = _change(record, state=OperationState.RUNNING, since=now.wall)
     state = _change(state, phase_at=now.mono)
     state, effects = commit(state, plan, _change(plan, running=running), now)
-    said = _say(state, running, OperationState.RUNNING, now, proof.Verdict(("",)))
+    said = _say(state, running, OperationState.RUNNING, now)
     state, asked = _ask(state, running, now)
     return state, (*effects, said, *asked)
 
@@ -175,7 +175,7 @@ def _next_phase(state: State, plan: Plan, record: OperationRecord, now: Now, unp
     record = _change(record, phase=record.phase + 1, since=now.wall)
     state = _change(state, phase_at=now.mono)
     state, effects = commit(state, plan, _change(plan, running=record), now)
-    said = _say(state, record, OperationState.RUNNING, now, proof.Verdict(("",)))
+    said = _say(state, record, OperationState.RUNNING, now)
     state, asked = _ask(state, record, now)
     return state, (*effects, said, *asked)
 
@@ -208,7 +208,7 @@ def _end(
         commands[record.id] = _change(known, state=end)
     after = _change(plan, running=None, past=_past(plan, record), commands=commands)
     verdict = Note("verdict", record.id, {"state": end.value, "unproven": list(record.unproven)})
-    return after, (verdict, _say(_change(state, known=plan), record, end, now, proof.Verdict(())))
+    return after, (verdict, _say(_change(state, known=plan), record, end, now))
 
 
 def _past(plan: Plan, record: OperationRecord) -> tuple[OperationRecord, ...]:
@@ -221,20 +221,14 @@ def _past(plan: Plan, record: OperationRecord) -> tuple[OperationRecord, ...]:
 
 def last_words(state: State, plan: Plan, now: Now) -> tuple[Effect, ...]:
     """What whoever takes over says again: its predecessor may have died between the plan and the word."""
-    ended = tuple(_say(state, r, r.state, now, proof.Verdict(())) for r in plan.past[-3:])
-    return (
-        ended
-        if plan.running is None
-        else (*ended, _say(state, plan.running, plan.running.state, now, proof.Verdict(("",))))
-    )
+    records = (*plan.past[-3:], *([plan.running] if plan.running else []))
+    return tuple(_say(state, record, record.state, now) for record in records)
 
 
-def _say(
-    state: State, record: OperationRecord, word: OperationState, now: Now, verdict: proof.Verdict
-) -> PublishOperation:
+def _say(state: State, record: OperationRecord, word: OperationState, now: Now) -> PublishOperation:
     steps = phases(record.command)
     plan = state.known
-    done = 1.0 if word in FINAL else (record.phase + verdict.progress) / len(steps)
+    done = 1.0 if word in FINAL else record.phase / len(steps)
     message = operation_at(
         word,
         id_=record.id,

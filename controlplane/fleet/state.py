@@ -166,10 +166,6 @@ Effect = SavePlan | PublishPlan | PublishOperation | PublishClaim | PublishBeaco
 Result = tuple[State, tuple[Effect, ...]]
 
 
-def plan_key(plan: Plan | None) -> Key | None:
-    return plan.key if plan else None
-
-
 def operation_at(
     state: OperationState, *, id_: str, kind: str, key: Key | None, wall: dt.datetime, **more: object
 ) -> Operation:

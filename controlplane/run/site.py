@@ -2,6 +2,9 @@
 
 It speaks AMI to the Asterisk beside it and MQTT to the fleet, and keeps its promise, slice and newest plan on disk. When
 it dies, Asterisk goes on with the last thing written.
+
+Longer than other modules because all of it is one object's wiring of two links, a disk and four timers; rules stand in
+`site.core`. The synthetic calls are the part to move out when they grow.
 """
 
 from __future__ import annotations

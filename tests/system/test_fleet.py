@@ -19,6 +19,7 @@ from controlplane.contract.plan import SiteMode
 from tests.lab.commander import Commander
 from tests.lab.lab import Lab
 from tests.lab.layout import AGENT_LETTER, SERVICES
+from tests.lab.shell import LabError
 from tests.lab.world import tally
 
 CLAIMS = SERVICES["claims"]
@@ -299,7 +300,7 @@ async def _until_answered(desk: Commander, host: str) -> Operation:
     for _ in range(5):
         try:
             return await desk.done(commands.Takeover, host=host)
-        except Exception as error:  # noqa: BLE001 - LabError: nobody answered yet
+        except LabError as error:  # nobody answered yet
             last = error
     raise AssertionError(f"{host} never took over: {last}")
 
